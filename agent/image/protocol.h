@@ -1,0 +1,30 @@
+/*
+ * ecs-agent and ecs-image: one pull per process, started by the launcher ("image") as root; it
+ * splits at once into a network half (user ecs-image, no capabilities) and an unpack half
+ * (chrooted, no network, file capabilities only). The connection is descriptor 3; closing it
+ * cancels the pull, and nothing of it but finished layers is left.
+ *
+ *  {"type":"pull","seq":n,"reference":"registry:5000/team/app:1"|"...@sha256:...",
+ *   "auth":{"username":"u","password":"p"}            optional
+ *         |{"ecr":{"region":"us-west-2","registryId":"1111...","endpoint":"https://..." optional,
+ *                  "credentialsId":"<execution role id>"|"instance"}},
+ *   "manifestTimeoutUsec":n,"inactivityTimeoutUsec":n,"timeoutUsec":n}
+ *      -> {"type":"resolved","digest":"sha256:..."}   the manifest (or index) that the tag names
+ *      -> {"type":"progress","bytes":n}               now and then
+ *      -> {"type":"pulled","digest":"sha256:...",     what ECS reports as imageDigest
+ *          "imageId":"sha256:...",                    digest of the image configuration
+ *          "layers":["<64 hex>",...],                 diffIDs, lowest first
+ *          "config":{...}}                            the "config" object of the image configuration
+ *                                                     (Env, Entrypoint, Cmd, User, WorkingDir, ...)
+ *      or an error named CannotPullContainerError, CannotPullImageManifestError or
+ *      CannotPullECRContainerError, with code ENOENT (not found), EACCES (not allowed),
+ *      ETIMEDOUT, EBADMSG (digest or content wrong), ENOSPC, ...
+ *
+ *  {"type":"inspect","seq":n,"reference":"..."}  -> "pulled" as above from the local store, or an
+ *      error with code ENOENT.
+ *
+ * Registries on loopback addresses and "localhost" may be spoken to over plain HTTP, as Docker
+ * does; any other is HTTPS. Certificates: the system's CA
+ * store, AWS_CA_BUNDLE or SSL_CERT_FILE, and /etc/docker/certs.d/<host>/ca.crt.
+ */
+#pragma once

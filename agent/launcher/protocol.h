@@ -1,0 +1,24 @@
+/*
+ * <run>/launcher.sock: the only door to privileged work. The peer must be the user ecs-agent or
+ * root (SO_PEERCRED). It writes one line of at most 128 bytes,
+ *
+ *     task <task id>\n      start the supervisor of a task (ecs-task), in its own cgroup,
+ *                           pid namespace and mount namespace
+ *     image\n               start an image pull (ecs-image)
+ *     network\n             start ecs-network
+ *     reap <task id>\n      remove what a dead supervisor left (ecs-task --reap): cgroups,
+ *                           overlay directories, runtime files; safe to repeat
+ *
+ * and from the byte after the newline on speaks with the program that was started, which has the
+ * connection as descriptor 3 (lib/ipc messages). A refusal is one lib/ipc error message
+ * ("type":"error","message":...), then the connection is closed. For "reap" the program answers
+ * {"type":"reaped"} or an error.
+ *
+ * A task id is 1 to 64 letters, digits and '-'.
+ */
+#pragma once
+
+#define LAUNCHER_SOCKET      "launcher.sock" /* below the runtime directory */
+#define LAUNCHER_LINE_MAX    128
+#define LAUNCHER_CONTROL_FD  3
+#define LAUNCHER_TASK_ID_MAX 64

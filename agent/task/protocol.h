@@ -1,0 +1,66 @@
+/*
+ * ecs-agent and ecs-task: the supervisor of one task. The first connection comes through the
+ * launcher; ecs-task also listens at <run>/tasks/<task id>/control.sock (root:ecs-agent 0660, peer
+ * checked) so that a restarted ecs-agent finds it again. The newest connection replaces the one
+ * before. Requests ("seq" is repeated in the answer or error):
+ *
+ *  {"type":"setup","task":{
+ *      "arn":"arn:aws:ecs:...","networkMode":"bridge"|"host"|"none",
+ *      "cgroup":{"cpuQuotaUsec":n,"cpuPeriodUsec":n,"cpuShares":n,"memoryBytes":n,"pidsMax":n}}}
+ *      Once, first. -> {"type":"ready"}
+ *
+ *  {"type":"create","container":{
+ *      "name":"app",                       the name in the task definition
+ *      "id":"<64 hex>",                    runtime id
+ *      "layers":["<64 hex diffID>",...],   lowest first; below <state>/images/layers/
+ *      "config":{...},                     OCI runtime-spec 1.0.2 config.json: process (args, env,
+ *                                          cwd, terminal, capabilities, rlimits, noNewPrivileges),
+ *                                          root.readonly, hostname, mounts, linux.resources (cpu.shares,
+ *                                          memory.limit, .reservation, .swap, pids.limit),
+ *                                          linux.maskedPaths, linux.readonlyPaths, linux.sysctl,
+ *                                          linux.devices; a member not known is refused by name
+ *      "user":"1000:1000"|"nginx",         as in Docker's Config.User, names from the image
+ *      "seccomp":"default"|"unconfined",
+ *      "privileged":false,
+ *      "init":false,
+ *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
+ *      "stopSignal":"SIGTERM",
+ *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
+ *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.
+ *      -> {"type":"created","container":"app","cgroupId":n} descriptors: network namespace and
+ *         endpoint socket (bridge and none), none in host mode.
+ *      Errors are named CannotCreateContainerError.
+ *
+ *  {"type":"start","container":"app","network":{"address":"172.29.0.5","prefix":16,
+ *      "gateway":"172.29.0.1"}}            descriptors: host port sockets, held until the task ends
+ *      Writes /etc/hosts, /etc/hostname, /etc/resolv.conf and runs the process. "network" only for
+ *      bridge.
+ *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>} once execve(2) succeeded.
+ *      Errors are named CannotStartContainerError; the container is stopped then, with
+ *      exit code 127 (command not found) or 126 (not executable), sent as "exitCode" in the error
+ *      message beside "container".
+ *
+ *  {"type":"stop","container":"app","timeoutUsec":30000000}
+ *      stopSignal, then SIGKILL to the whole container after the timeout; repeated: the shorter
+ *      timeout counts. A container that is created and not started is removed at once (event
+ *      exited without exitCode). -> {"type":"stopping"} at once; the event "exited" follows.
+ *
+ *  {"type":"state"} -> {"type":"state","ready":bool,"containers":[{"name","id","status":"created"|
+ *      "running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime","cgroupId"}]}
+ *  {"type":"sockets"} -> {"type":"sockets","containers":["app",...]} descriptors: the endpoint
+ *      socket of each, in order, for an ecs-metadata that has lost its own.
+ *  {"type":"end"}  all containers are stopped and their exits recorded by ecs-agent: removes
+ *      cgroups, mounts, overlay directories, <run>/tasks/<id>, answers {"type":"ended"} and exits.
+ *      Error EBUSY while a container runs.
+ *
+ * Events, without "seq":
+ *  {"type":"exited","container":"app","exitCode":n,"signal":n,"oomKilled":bool,"time":<usec>}
+ *      exitCode is 128+n after a signal. Written to <run>/tasks/<id>/exit-<name>.json (the same
+ *      object; root:ecs-agent 0640) before it is sent, and sent only when no process of the
+ *      container is left and its output is in the spool.
+ *  {"type":"dropped","container":"app","records":n,"bytes":n}
+ *      log records that the spool's bound made it drop (mode non-blocking), in total so far.
+ */
+#pragma once
+
+#define TASK_SOCKET "control.sock"

@@ -1,0 +1,103 @@
+/*
+ * The control groups of tasks and containers, on cgroup v2 and on v1 and hybrid hosts alike.
+ *
+ * A root is the directory below which everything of this agent lives: "<mount>/<parent>" on v2
+ * (one hierarchy) and "<mount of each controller>/<parent>" on v1. On v1 and hybrid hosts each
+ * cgroup also gets a directory in the cgroup2 hierarchy (no controllers there), since its id tells
+ * which container a host-network connection comes from.
+ *
+ * Paths are relative to the root: "ecstasks-<task id>", "ecstasks-<task id>/supervisor",
+ * "ecstasks-<task id>/<container>". The kernel keeps the state: a cgroup that exists can be opened
+ * again after any restart. libc only.
+ *
+ * Source: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "lib/cleanup.h"
+#include "lib/err.h"
+
+struct cgroup_root;
+struct cgroup;
+
+/* parent: one component, "ecs" by default. mount: NULL for /sys/fs/cgroup. Creates the root's
+ * directories if missing and, on v2, delegates cpu, memory, pids and io to it.
+ * -EOPNOTSUPP when memory, cpu or pids is not to be had (err names it). */
+int cgroup_root_open(const char *mount, const char *parent, struct cgroup_root **ret,
+                     struct err *err);
+struct cgroup_root *cgroup_root_free(struct cgroup_root *root);
+DEFINE_CLEANUP(struct cgroup_root *, cgroup_root_free)
+bool cgroup_root_is_v2(const struct cgroup_root *root);
+
+/* Zero fields leave the kernel's default in place. */
+struct cgroup_limits {
+	uint64_t cpu_shares;               /* v1 cpu.shares 2..262144; v2 weight as runc converts */
+	uint64_t cpu_quota_usec;           /* per cpu_period_usec */
+	uint64_t cpu_period_usec;          /* 1000 to 1000000; 0 means 100000 */
+	uint64_t memory_max_bytes;         /* hard limit */
+	uint64_t memory_reservation_bytes; /* v1 soft limit, v2 memory.low */
+	int64_t memory_swap_bytes;         /* memory+swap as Docker counts; -1 unlimited; 0 unset */
+	uint64_t pids_max;
+};
+
+/*
+ * Make a cgroup and apply its limits before returning. inner: it will hold further cgroups and no
+ * process (v2 delegates the controllers to its children). An existing one is reused and its limits
+ * set anew. -errno of the file that refused (named in err); what was created is removed then.
+ */
+int cgroup_create(struct cgroup_root *root, const char *path, bool inner,
+                  const struct cgroup_limits *limits, struct cgroup **ret, struct err *err);
+
+/* -ENOENT if it is not there. */
+int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret, struct err *err);
+struct cgroup *cgroup_free(struct cgroup *cgroup);
+DEFINE_CLEANUP(struct cgroup *, cgroup_free)
+
+/* v2: a directory descriptor for clone3(CLONE_INTO_CGROUP), borrowed; v1: -EBADF. */
+int cgroup_clone_fd(const struct cgroup *cgroup);
+
+/*
+ * Move the calling single-threaded process in, by writing "0" to tasks (v1; cgroup.procs there
+ * costs 9 ms) or cgroup.procs (v2 side). Async-signal-safe. Returns 0 or -errno.
+ */
+int cgroup_join(const struct cgroup *cgroup);
+
+/* The 64-bit id that inet_diag reports for sockets made inside (INET_DIAG_CGROUP_ID). */
+int cgroup_id(const struct cgroup *cgroup, uint64_t *ret);
+
+/* v1 devices controller or, on v2, a BPF program: deny all, then allow Docker's default list plus
+ * these. all: allow every device (privileged). */
+struct cgroup_device {
+	char type; /* 'b', 'c' or 'a' */
+	int64_t major, minor; /* -1 for any */
+	const char *access; /* of "rwm" */
+};
+int cgroup_set_devices(struct cgroup *cgroup, bool all, const struct cgroup_device *devices,
+                       size_t n, struct err *err);
+
+/* Processes the OOM killer has ended here (not in children), v2 memory.events oom_kill, v1
+ * memory.oom_control oom_kill. */
+int cgroup_oom_kills(const struct cgroup *cgroup, uint64_t *ret);
+
+/* Is any process in it or below. */
+int cgroup_is_populated(const struct cgroup *cgroup, bool *ret);
+
+/* SIGKILL everything in it and below: cgroup.kill, or freeze-kill-thaw with repeats on v1. Returns
+ * when nothing is left, or -ETIMEDOUT after two seconds (unkillable processes remain). */
+int cgroup_kill(struct cgroup *cgroup, struct err *err);
+
+/* Remove path and everything below it; processes must be gone (-EBUSY). Missing is no error. */
+int cgroup_remove(struct cgroup_root *root, const char *path, struct err *err);
+
+/* Names directly below the root that start with prefix: an owned, NULL-terminated array, each
+ * string owned (free both), for finding what a crash left. */
+int cgroup_list(struct cgroup_root *root, const char *prefix, char ***ret);
+
+struct cgroup_stats {
+	uint64_t cpu_usage_nsec, memory_bytes, memory_max_bytes, memory_inactive_file_bytes, pids;
+};
+int cgroup_get_stats(const struct cgroup *cgroup, struct cgroup_stats *ret);

@@ -1,0 +1,40 @@
+/*
+ * <run>/metadata/control.sock: ecs-metadata, the one store of credentials and the server of
+ * 169.254.170.2. Peers by SO_PEERCRED: ecs-agent (or root) may do everything, ecs-logs and ecs-image
+ * may only "get-credentials" of execution roles and of "instance". Everything is in memory and gone
+ * with the process; "hello" tells ecs-agent what to send again.
+ *
+ *  {"type":"hello","seq":n} -> {"type":"hello","tasks":["<task id>",...],
+ *      "credentials":["<id>",...],"host":bool}     what this process has; events follow on this
+ *      connection (see below).
+ *  {"type":"put-credentials","seq":n,"credentialsId":"...","taskId":"..."|absent for "instance",
+ *   "taskArn":"...","roleType":"TaskApplication"|"TaskExecution"|"Instance","roleArn":"...",
+ *   "accessKeyId":"...","secretAccessKey":"...","sessionToken":"...","expiration":"<RFC 3339>"}
+ *      Replaces those of the same id.
+ *  {"type":"remove-credentials","seq":n,"credentialsId":"..."}
+ *  {"type":"serve","seq":n,"taskId":"...","container":"app"}     descriptor: endpoint socket
+ *      Requests that arrive there are this container's. Serving one again replaces the socket.
+ *  {"type":"serve-host","seq":n}                                 descriptor: the host's endpoint socket
+ *  {"type":"host-container","seq":n,"taskId":"...","container":"app","cgroupId":n}
+ *      In host mode the caller is the container whose cgroup2 id its connection carries.
+ *  {"type":"documents","seq":n,"taskId":"...","documents":{"/v4/<uuid>":{...},
+ *   "/v4/<uuid>/task":{...},...}}
+ *      Answered as they are to the containers of this task only. Replaces all earlier documents of
+ *      the task.
+ *  {"type":"release","seq":n,"taskId":"..."}   forget the task: sockets, documents, credentials of
+ *      role TaskApplication, or all with "all":true.
+ *  {"type":"get-credentials","seq":n,"credentialsId":"..."} -> {"type":"credentials","roleArn",
+ *      "accessKeyId","secretAccessKey","sessionToken","expiration"} or error ENOENT (unknown),
+ *      EAGAIN (announced, not here yet), EKEYEXPIRED.
+ *  {"type":"configure","seq":n,"cluster":"...","containerInstanceArn":"...","auditLog":"<path>"|absent,
+ *   "requestsPerSecond":40,"burst":60}
+ *  Other requests answer {"type":"ok"}.
+ *
+ * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and
+ * /v1/credentials?id=<id>, the documents' paths; a credentials id of another task is refused as
+ * unknown (400 InvalidIdInRequest). After a restart, until "hello" was followed by
+ * {"type":"complete"}, unknown ids and documents answer 503 rather than 400 or 404.
+ */
+#pragma once
+
+#define METADATA_SOCKET "metadata/control.sock"

@@ -1,0 +1,22 @@
+/* What our sd_event programs share: the loop with its signals, and the monotonic clock. */
+#pragma once
+
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "lib/cleanup.h"
+#include "lib/err.h"
+
+DEFINE_CLEANUP(sd_event *, sd_event_unref)
+DEFINE_CLEANUP(sd_event_source *, sd_event_source_disable_unref)
+
+/* A loop that ends with code 0 on SIGTERM and SIGINT, ignores SIGPIPE, and feeds the watchdog
+ * of its service manager where there is one. */
+int loop_new(sd_event **ret, struct err *err);
+
+/* Timer with an accuracy that is stated: usec from now, once. fn as sd_event_add_time(). */
+int loop_add_timer(sd_event *loop, uint64_t usec, uint64_t accuracy_usec,
+                   sd_event_time_handler_t fn, void *userdata, sd_event_source **ret);
+
+uint64_t now_usec(void);          /* CLOCK_MONOTONIC */
+uint64_t now_realtime_usec(void); /* CLOCK_REALTIME */
