@@ -72,9 +72,9 @@ int cgroup_id(const struct cgroup *cgroup, uint64_t *ret);
 /* v1 devices controller or, on v2, a BPF program: deny all, then allow Docker's default list plus
  * these. all: allow every device (privileged). */
 struct cgroup_device {
-	char type; /* 'b', 'c' or 'a' */
+	char type;            /* 'b', 'c' or 'a' */
 	int64_t major, minor; /* -1 for any */
-	const char *access; /* of "rwm" */
+	const char *access;   /* of "rwm" */
 };
 int cgroup_set_devices(struct cgroup *cgroup, bool all, const struct cgroup_device *devices,
                        size_t n, struct err *err);

@@ -13,13 +13,15 @@
 #include "lib/err.h"
 
 struct confinement {
-	/* Switch to this user and its primary group, with no other groups; NULL: stay who we are. */
+	/* Switch to this user and its primary group, with no other groups; NULL: stay who we are.
+	 */
 	const char *user;
-	/* Capabilities kept (CAP_* bits as 1ULL << CAP_X), permitted and effective; all others leave
-	 * every set and the bounding set. Ambient and inheritable are emptied. */
+	/* Capabilities kept (CAP_* bits as 1ULL << CAP_X), permitted and effective; all others
+	 * leave every set and the bounding set. Ambient and inheritable are emptied. */
 	uint64_t capabilities;
-	/* System calls that are allowed, by name, NULL-terminated, on top of confine_base_syscalls().
-	 * NULL: install no filter. Unknown names on this architecture are skipped. */
+	/* System calls that are allowed, by name, NULL-terminated, on top of
+	 * confine_base_syscalls(). NULL: install no filter. Unknown names on this architecture are
+	 * skipped. */
 	const char *const *syscalls;
 	/* Refused calls: false: fail with EPERM; true: end the process (SIGSYS). */
 	bool kill;

@@ -254,9 +254,9 @@ int dir_remove_all(int dir_fd, const char *name)
 int fd_open_in_root(int root_fd, const char *path, int flags, mode_t mode)
 {
 	struct open_how how = {
-	        .flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
-	        .mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
-	        .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+		.flags = (uint64_t)(unsigned int)flags | O_CLOEXEC,
+		.mode = (flags & (O_CREAT | O_TMPFILE)) ? mode : 0,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 	long fd;
 

@@ -19,7 +19,7 @@
 #include "lib/cleanup.h"
 #include "lib/err.h"
 
-#define IPC_FDS_MAX     64              /* descriptors with one message */
+#define IPC_FDS_MAX     64                /* descriptors with one message */
 #define IPC_MESSAGE_MAX (4 * 1024 * 1024) /* bytes of JSON, unless a smaller bound is given */
 
 struct ipc_message {

@@ -14,8 +14,10 @@
 
 struct ipc_event;
 
-typedef void (*ipc_event_message_fn)(struct ipc_event *conn, struct ipc_message *msg, void *userdata);
-typedef void (*ipc_event_end_fn)(struct ipc_event *conn, int r, const struct err *err, void *userdata);
+typedef void (*ipc_event_message_fn)(struct ipc_event *conn, struct ipc_message *msg,
+                                     void *userdata);
+typedef void (*ipc_event_end_fn)(struct ipc_event *conn, int r, const struct err *err,
+                                 void *userdata);
 
 /* Takes conn, also on failure. userdata is borrowed. */
 int ipc_event_new(sd_event *loop, struct ipc_conn *conn, ipc_event_message_fn on_message,

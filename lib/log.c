@@ -80,11 +80,16 @@ bool log_is_on(int level)
 
 static const char *level_name(int level)
 {
-	return level <= LOG_CRIT ? "critical" : level == LOG_ERR ? "error" : level == LOG_WARNING ? "warn" : level == LOG_INFO ? "info" : "debug";
+	return level <= LOG_CRIT      ? "critical"
+	       : level == LOG_ERR     ? "error"
+	       : level == LOG_WARNING ? "warn"
+	       : level == LOG_INFO    ? "info"
+	                              : "debug";
 }
 
 /* Appends to a line that keeps room for its end; what does not fit is cut. */
-static void append(char *line, size_t *n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void append(char *line, size_t *n, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 static void append(char *line, size_t *n, const char *fmt, ...)
 {
 	va_list ap;
@@ -123,8 +128,8 @@ static void write_stderr(const struct log_ctx *ctx, int level, const char *messa
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	append(line, &n, "level=%s time=%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ program=%s msg=",
-	       level_name(level), tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
-	       tm.tm_sec, now.tv_nsec / 1000000, log_state.program);
+	       level_name(level), tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+	       tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000, log_state.program);
 	append_quoted(line, &n, message);
 	for (; ctx; ctx = ctx->parent) {
 		if (!ctx->field || !ctx->value)

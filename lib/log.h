@@ -23,7 +23,7 @@ bool log_is_on(int level);
 
 /* error: 0 or a negative errno, whose text is appended. ctx may be NULL. */
 void log_write(const struct log_ctx *ctx, int level, int error, const char *fmt, ...)
-        __attribute__((format(printf, 4, 5)));
+	__attribute__((format(printf, 4, 5)));
 
 #define log_err(ctx, error, ...)     log_write((ctx), LOG_ERR, (error), __VA_ARGS__)
 #define log_warning(ctx, error, ...) log_write((ctx), LOG_WARNING, (error), __VA_ARGS__)

@@ -7,8 +7,7 @@
 #include "lib/cleanup.h"
 #include "lib/err.h"
 
-DEFINE_CLEANUP(sd_event *, sd_event_unref)
-DEFINE_CLEANUP(sd_event_source *, sd_event_source_disable_unref)
+/* libsystemd brings sd_event_unrefp() and sd_event_source_disable_unrefp() for _cleanup_(). */
 
 /* A loop that ends with code 0 on SIGTERM and SIGINT, ignores SIGPIPE, and feeds the watchdog
  * of its service manager where there is one. */

@@ -71,8 +71,14 @@ static uint64_t duration_unit(const char *text, size_t *ret_len)
 		const char *name;
 		uint64_t nsec;
 	} units[] = {
-	        {"ns", 1},          {"us", 1000},       {"\xc2\xb5s", 1000},     {"\xce\xbcs", 1000},
-	        {"ms", 1000000ULL}, {"s", 1000000000ULL}, {"m", 60000000000ULL}, {"h", 3600000000000ULL},
+		{"ns", 1},
+		{"us", 1000},
+		{"\xc2\xb5s", 1000},
+		{"\xce\xbcs", 1000},
+		{"ms", 1000000ULL},
+		{"s", 1000000000ULL},
+		{"m", 60000000000ULL},
+		{"h", 3600000000000ULL},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
@@ -148,7 +154,7 @@ int parse_duration(const char *text, uint64_t *ret_usec)
 /* A number of the smaller unit with its fraction, without trailing zeros: 1500 of 1000 is "1.5". */
 static int fraction_to_string(uint64_t value, uint64_t unit, char *buf, size_t n)
 {
-	char digits[16];
+	char digits[24];
 	uint64_t rest = value % unit;
 	size_t len;
 	int width = 0;
@@ -166,7 +172,7 @@ static int fraction_to_string(uint64_t value, uint64_t unit, char *buf, size_t n
 void duration_to_string(uint64_t usec, char *buf, size_t n)
 {
 	uint64_t hours = usec / 3600000000ULL, minutes = usec / 60000000ULL % 60;
-	char seconds[32];
+	char seconds[64];
 
 	if (usec == 0) {
 		snprintf(buf, n, "0s");
@@ -194,7 +200,8 @@ bool name_is_component(const char *name, size_t max)
 		return false;
 	for (; *name; name++)
 		if (!((*name >= 'a' && *name <= 'z') || (*name >= 'A' && *name <= 'Z') ||
-		      (*name >= '0' && *name <= '9') || *name == '_' || *name == '-' || *name == '.'))
+		      (*name >= '0' && *name <= '9') || *name == '_' || *name == '-' ||
+		      *name == '.'))
 			return false;
 	return true;
 }

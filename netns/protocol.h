@@ -31,8 +31,8 @@
  *      Removes every link and nft element of an id not listed.
  *
  * Bridge, subnet and table name come from root's ecs.config: ECS_BRIDGE_NAME (ecs0) and
- * ECS_BRIDGE_SUBNET (172.29.0.0/16, the first address is the bridge's); the nft table is "ip ecs_" and
- * the bridge name. `ecs-network --remove` removes all of it, for the end of an installation.
+ * ECS_BRIDGE_SUBNET (172.29.0.0/16, the first address is the bridge's); the nft table is "ip ecs_"
+ * and the bridge name. `ecs-network --remove` removes all of it, for the end of an installation.
  */
 #pragma once
 

@@ -1,0 +1,59 @@
+/* The event loop that our long-lived programs share. */
+#include "lib/loop.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <time.h>
+
+int loop_new(sd_event **ret, struct err *err)
+{
+	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
+	sigset_t mask;
+	int r;
+
+	/* sd_event takes signals through a signalfd, so they must be blocked first. */
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGTERM);
+	sigaddset(&mask, SIGINT);
+	if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+		return err_set(err, -errno, "set up signals");
+
+	r = sd_event_new(&loop);
+	if (r < 0)
+		return err_set(err, r, "make an event loop");
+	r = sd_event_add_signal(loop, NULL, SIGTERM, NULL, NULL);
+	if (r >= 0)
+		r = sd_event_add_signal(loop, NULL, SIGINT, NULL, NULL);
+	if (r < 0)
+		return err_set(err, r, "watch for SIGTERM");
+	r = sd_event_set_watchdog(loop, true);
+	if (r < 0)
+		return err_set(err, r, "feed the watchdog");
+	*ret = TAKE_PTR(loop);
+	return 0;
+}
+
+int loop_add_timer(sd_event *loop, uint64_t usec, uint64_t accuracy_usec,
+                   sd_event_time_handler_t fn, void *userdata, sd_event_source **ret)
+{
+	return sd_event_add_time(loop, ret, CLOCK_MONOTONIC, now_usec() + usec,
+	                         accuracy_usec ? accuracy_usec : 1, fn, userdata);
+}
+
+static uint64_t clock_usec(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+uint64_t now_usec(void)
+{
+	return clock_usec(CLOCK_MONOTONIC);
+}
+
+uint64_t now_realtime_usec(void)
+{
+	return clock_usec(CLOCK_REALTIME);
+}
