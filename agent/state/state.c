@@ -1,0 +1,504 @@
+/*
+ * The state database as a thing that is opened, written in transactions and set aside when it is
+ * damaged. Changes are values in a queue until they are committed, so that a transaction which
+ * fails can simply be run again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "agent/state/state_internal.h"
+#include "lib/fd.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+
+#define RETRY_MIN_USEC (1000 * 1000ull)
+#define RETRY_MAX_USEC (30 * 1000 * 1000ull)
+
+int state_error(sqlite3 *db, int result, const char *what, struct err *err)
+{
+	static const struct {
+		int result;
+		int error;
+	} errors[] = {
+		{SQLITE_CORRUPT, -EBADMSG}, {SQLITE_NOTADB, -EBADMSG},  {SQLITE_FULL, -ENOSPC},
+		{SQLITE_NOMEM, -ENOMEM},    {SQLITE_PERM, -EACCES},     {SQLITE_READONLY, -EROFS},
+		{SQLITE_BUSY, -EBUSY},      {SQLITE_CANTOPEN, -ENOENT},
+	};
+	int r = -EIO;
+
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+		if ((result & 0xff) == errors[i].result)
+			r = errors[i].error;
+	return err_text(err, r, "%s: %s", what, db ? sqlite3_errmsg(db) : sqlite3_errstr(result));
+}
+
+static void close_database(struct state *state)
+{
+	for (size_t i = 0; i < _STATEMENT_MAX; i++) {
+		sqlite3_finalize(state->statements[i]);
+		state->statements[i] = NULL;
+	}
+	sqlite3_close(state->db);
+	state->db = NULL;
+}
+
+static int prepare(struct state *state, struct err *err)
+{
+	int r;
+
+	for (size_t i = 0; i < _STATEMENT_MAX; i++) {
+		r = sqlite3_prepare_v2(state->db, state_statements[i], -1, &state->statements[i],
+		                       NULL);
+		if (r != SQLITE_OK)
+			return state_error(state->db, r, "prepare a statement", err);
+	}
+	return 0;
+}
+
+static int read_last_event_id(struct state *state, struct err *err)
+{
+	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
+	int r;
+
+	r = sqlite3_prepare_v2(state->db, "SELECT max(seq) FROM sqlite_sequence", -1, &stmt, NULL);
+	if (r == SQLITE_OK)
+		r = sqlite3_step(stmt);
+	if (r != SQLITE_ROW)
+		return state_error(state->db, r, "read the outbox", err);
+	state->last_event_id = (uint64_t)sqlite3_column_int64(stmt, 0);
+	return 0;
+}
+
+static int open_database(struct state *state, struct err *err)
+{
+	_cleanup_free_ char *path = NULL;
+	bool created = false;
+	int r;
+
+	if (asprintf(&path, "%s/" STATE_DATABASE, state->dir) < 0)
+		return err_oom(err);
+	/* SQLite gives its -wal and -shm files the mode of the database. */
+	r = openat(state->dir_fd, STATE_DATABASE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (r < 0)
+		return err_set(err, -errno, "open %s", path);
+	(void)fd_close(r);
+
+	r = sqlite3_open_v2(path, &state->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	if (r != SQLITE_OK)
+		return state_error(state->db, r, path, err);
+	(void)sqlite3_busy_timeout(state->db, 1000);
+	r = sqlite3_exec(state->db,
+	                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+	                 "PRAGMA cache_size=-256; PRAGMA foreign_keys=OFF",
+	                 NULL, NULL, NULL);
+	if (r != SQLITE_OK)
+		return state_error(state->db, r, path, err);
+
+	r = schema_check(state->db, err);
+	if (r >= 0)
+		r = schema_apply(state->db, &created, err);
+	if (r >= 0)
+		r = prepare(state, err);
+	if (r >= 0)
+		r = read_last_event_id(state, err);
+	if (r >= 0)
+		state->origin = created ? STATE_ORIGIN_NEW : STATE_ORIGIN_KEPT;
+	return r;
+}
+
+/* Rename the database, and remove what belongs to it: a write-ahead log must not meet another
+ * database. */
+static int set_aside(struct state *state, struct err *err)
+{
+	char name[64];
+
+	close_database(state);
+	snprintf(name, sizeof(name), STATE_DATABASE ".damaged-%" PRIu64,
+	         now_realtime_usec() / 1000000);
+	if (renameat(state->dir_fd, STATE_DATABASE, state->dir_fd, name) < 0)
+		return err_set(err, -errno, "set the state database aside as %s", name);
+	(void)unlinkat(state->dir_fd, STATE_DATABASE "-wal", 0);
+	(void)unlinkat(state->dir_fd, STATE_DATABASE "-shm", 0);
+	log_warning(NULL, 0, "state database was set aside as %s/%s", state->dir, name);
+	return 0;
+}
+
+static int lock(struct state *state, struct err *err)
+{
+	state->dir_fd = open(state->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (state->dir_fd < 0)
+		return err_set(err, -errno, "open state directory %s", state->dir);
+	if (flock(state->dir_fd, LOCK_EX | LOCK_NB) < 0)
+		return err_text(err, errno == EWOULDBLOCK ? -EBUSY : -errno,
+		                "state directory %s is in use by another ecs-agent", state->dir);
+	return 0;
+}
+
+int state_reset(struct state *state, struct err *err)
+{
+	int r;
+
+	r = set_aside(state, err);
+	if (r >= 0)
+		r = open_database(state, err);
+	if (r >= 0)
+		state->origin = STATE_ORIGIN_REMOVED;
+	return r;
+}
+
+static int on_turn_end(sd_event_source *source, void *userdata)
+{
+	struct state *state = userdata;
+
+	(void)source;
+	(void)state_commit(state, NULL);
+	return 0;
+}
+
+int state_open(const char *dir, sd_event *loop, struct state **ret, struct err *err)
+{
+	_cleanup_(state_closep) struct state *state = calloc(1, sizeof(*state));
+	struct err damage = {0};
+	int r;
+
+	if (!state)
+		return err_oom(err);
+	state->dir_fd = -EBADF;
+	state->dir = strdup(dir);
+	if (!state->dir)
+		return err_oom(err);
+	if (loop) {
+		state->loop = sd_event_ref(loop);
+		r = sd_event_add_defer(loop, &state->turn_end, on_turn_end, state);
+		if (r < 0)
+			return err_set(err, r, "add the commit to the event loop");
+		(void)sd_event_source_set_description(state->turn_end, "state-commit");
+		(void)sd_event_source_set_enabled(state->turn_end, SD_EVENT_OFF);
+	}
+
+	r = lock(state, err);
+	if (r < 0)
+		return r;
+	r = open_database(state, &damage);
+	if (r == -EBADMSG) {
+		log_warning(NULL, 0, "state database is damaged: %s", damage.text);
+		r = set_aside(state, &damage);
+		if (r >= 0)
+			r = open_database(state, &damage);
+		if (r >= 0)
+			state->origin = STATE_ORIGIN_DAMAGED;
+	}
+	if (r < 0) {
+		if (err)
+			*err = damage;
+		return r;
+	}
+
+	*ret = TAKE_PTR(state);
+	return 0;
+}
+
+struct state *state_close(struct state *state)
+{
+	if (!state)
+		return NULL;
+
+	if (state->db && state->n_changes > 0) {
+		state->n_waiters = 0; /* nobody is called from a destructor */
+		(void)state_commit(state, NULL);
+	}
+	close_database(state);
+	sd_event_source_disable_unref(state->turn_end);
+	sd_event_source_disable_unref(state->retry);
+	sd_event_unref(state->loop);
+	for (size_t i = 0; i < state->n_changes; i++)
+		state_change_free(state->changes[i]);
+	free(state->changes);
+	free(state->waiters);
+	(void)fd_close(state->dir_fd);
+	free(state->dir);
+	free(state);
+	return NULL;
+}
+
+enum state_origin state_origin(const struct state *state)
+{
+	return state->origin;
+}
+
+uint64_t state_commit_max_usec(const struct state *state)
+{
+	return state->commit_max_usec;
+}
+
+/* The queue of changes. */
+
+void state_change_free(struct state_change *change)
+{
+	if (!change)
+		return;
+	for (size_t i = 0; i < change->n_values; i++)
+		free(change->values[i].text);
+	free(change);
+}
+
+static bool value_equal(const struct state_value *a, const struct state_value *b)
+{
+	if (a->type != b->type || a->integer != b->integer)
+		return false;
+	return a->type != VALUE_TEXT || strcmp(a->text, b->text) == 0;
+}
+
+static bool same_row(const struct state_change *a, const struct state_change *b)
+{
+	if (a->statement != b->statement || a->n_keys != b->n_keys)
+		return false;
+	for (size_t i = 0; i < a->n_keys; i++)
+		if (!value_equal(&a->values[i], &b->values[i]))
+			return false;
+	return a->n_keys > 0;
+}
+
+/* A change replaces a queued one of the same row; a removal is never passed on the way there. */
+static struct state_change **find_replaced(struct state *state, const struct state_change *change)
+{
+	for (size_t i = state->n_changes; i > 0; i--) {
+		struct state_change *other = state->changes[i - 1];
+
+		if (other->statement == STATEMENT_REMOVE_TASK ||
+		    other->statement == STATEMENT_UNSET)
+			return NULL;
+		if (same_row(other, change))
+			return &state->changes[i - 1];
+	}
+	return NULL;
+}
+
+static struct state_change *change_new(enum statement statement, size_t n_keys,
+                                       const struct state_value *values, size_t n_values)
+{
+	struct state_change *change;
+
+	change = calloc(1, sizeof(*change) + n_values * sizeof(*values));
+	if (!change)
+		return NULL;
+	change->statement = statement;
+	change->n_keys = n_keys;
+	for (size_t i = 0; i < n_values; i++) {
+		struct state_value *value = &change->values[i];
+
+		*value = (struct state_value){.type = values[i].type, .integer = values[i].integer};
+		change->n_values = i + 1;
+		if (value->type != VALUE_TEXT)
+			continue;
+		value->text = strdup(values[i].text);
+		if (!value->text) {
+			state_change_free(change);
+			return NULL;
+		}
+	}
+	return change;
+}
+
+static void arm(struct state *state)
+{
+	/* While commits fail, the retry timer is what runs them. */
+	if (state->turn_end && !state->retry)
+		(void)sd_event_source_set_enabled(state->turn_end, SD_EVENT_ONESHOT);
+}
+
+int state_queue(struct state *state, enum statement statement, size_t n_keys,
+                const struct state_value *values, size_t n_values)
+{
+	struct state_change *change, **replaced;
+
+	if (state->n_changes >= STATE_CHANGES_MAX)
+		return -ENOBUFS;
+	if (state->n_changes == state->changes_allocated) {
+		size_t n = state->changes_allocated ? 2 * state->changes_allocated : 32;
+		void *p = reallocarray(state->changes, n, sizeof(*state->changes));
+
+		if (!p)
+			return -ENOMEM;
+		state->changes = p;
+		state->changes_allocated = n;
+	}
+	change = change_new(statement, n_keys, values, n_values);
+	if (!change)
+		return -ENOMEM;
+
+	replaced = find_replaced(state, change);
+	if (replaced) {
+		state_change_free(*replaced);
+		*replaced = change;
+	} else {
+		state->changes[state->n_changes++] = change;
+	}
+	arm(state);
+	return 0;
+}
+
+int state_after_commit(struct state *state, void (*fn)(void *userdata), void *userdata)
+{
+	if (state->n_waiters == state->waiters_allocated) {
+		size_t n = state->waiters_allocated ? 2 * state->waiters_allocated : 16;
+		void *p = reallocarray(state->waiters, n, sizeof(*state->waiters));
+
+		if (!p)
+			return -ENOMEM;
+		state->waiters = p;
+		state->waiters_allocated = n;
+	}
+	state->waiters[state->n_waiters++] = (struct state_waiter){fn, userdata};
+	arm(state);
+	return 0;
+}
+
+void state_forget(struct state *state, void *userdata)
+{
+	for (size_t i = 0; i < state->n_waiters; i++)
+		if (state->waiters[i].userdata == userdata)
+			state->waiters[i].fn = NULL;
+}
+
+/* Transactions. */
+
+static int run_change(struct state *state, const struct state_change *change, struct err *err)
+{
+	sqlite3_stmt *stmt = state->statements[change->statement];
+	int r = SQLITE_OK;
+
+	for (size_t i = 0; i < change->n_values && r == SQLITE_OK; i++) {
+		const struct state_value *value = &change->values[i];
+		int column = (int)i + 1;
+
+		if (value->type == VALUE_NULL)
+			r = sqlite3_bind_null(stmt, column);
+		else if (value->type == VALUE_INTEGER)
+			r = sqlite3_bind_int64(stmt, column, value->integer);
+		else
+			r = sqlite3_bind_text(stmt, column, value->text, -1, SQLITE_STATIC);
+	}
+	if (r == SQLITE_OK)
+		r = sqlite3_step(stmt);
+	if (r == SQLITE_DONE)
+		r = SQLITE_OK;
+	if (r != SQLITE_OK)
+		r = state_error(state->db, r, "write the state database", err);
+	(void)sqlite3_reset(stmt);
+	(void)sqlite3_clear_bindings(stmt);
+	return r;
+}
+
+static int run_transaction(struct state *state, struct err *err)
+{
+	int r;
+
+	r = sqlite3_exec(state->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+	if (r != SQLITE_OK)
+		return state_error(state->db, r, "begin a transaction", err);
+
+	for (size_t i = 0; i < state->n_changes; i++) {
+		r = run_change(state, state->changes[i], err);
+		if (r < 0)
+			goto rollback;
+	}
+	r = sqlite3_exec(state->db, "COMMIT", NULL, NULL, NULL);
+	if (r == SQLITE_OK)
+		return 0;
+	r = state_error(state->db, r, "commit the state database", err);
+
+rollback:
+	(void)sqlite3_exec(state->db, "ROLLBACK", NULL, NULL, NULL);
+	return r;
+}
+
+static void call_waiters(struct state *state)
+{
+	size_t n = state->n_waiters;
+
+	if (n == 0)
+		return;
+	/* A callee may add others, which wait for the next commit, or forget some. */
+	for (size_t i = 0; i < n; i++) {
+		struct state_waiter waiter = state->waiters[i];
+
+		state->waiters[i].fn = NULL;
+		if (waiter.fn)
+			waiter.fn(waiter.userdata);
+	}
+	memmove(state->waiters, state->waiters + n,
+	        (state->n_waiters - n) * sizeof(*state->waiters));
+	state->n_waiters -= n;
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct state *state = userdata;
+
+	(void)source;
+	(void)usec;
+	(void)state_commit(state, NULL);
+	return 0;
+}
+
+static void retry_later(struct state *state, const struct err *err)
+{
+	if (state->retry_usec == 0)
+		log_err(NULL, 0, "state is not durable, so nothing new is acknowledged: %s",
+		        err->text);
+	state->retry_usec = state->retry_usec == 0 ? RETRY_MIN_USEC : 2 * state->retry_usec;
+	if (state->retry_usec > RETRY_MAX_USEC)
+		state->retry_usec = RETRY_MAX_USEC;
+	state->retry = sd_event_source_disable_unref(state->retry);
+	if (state->loop)
+		(void)loop_add_timer(state->loop, state->retry_usec, state->retry_usec / 10,
+		                     on_retry, state, &state->retry);
+}
+
+static void commit_succeeded(struct state *state, uint64_t started_usec)
+{
+	uint64_t usec = now_usec() - started_usec;
+
+	for (size_t i = 0; i < state->n_changes; i++)
+		state_change_free(state->changes[i]);
+	state->n_changes = 0;
+	if (state->retry_usec > 0)
+		log_info(NULL, "state is durable again");
+	state->retry_usec = 0;
+	state->retry = sd_event_source_disable_unref(state->retry);
+	if (usec > state->commit_max_usec) {
+		state->commit_max_usec = usec;
+		log_debug(NULL, "slowest commit of state so far: %" PRIu64 " us", usec);
+	}
+}
+
+int state_commit(struct state *state, struct err *err)
+{
+	uint64_t started_usec = now_usec();
+	struct err failure = {0};
+	int r;
+
+	if (state->n_changes > 0) {
+		r = run_transaction(state, &failure);
+		if (r < 0) {
+			/* The next start sets a damaged database aside. */
+			if (r == -EBADMSG && state->loop)
+				(void)sd_event_exit(state->loop, EXIT_FAILURE);
+			retry_later(state, &failure);
+			if (err)
+				*err = failure;
+			return r;
+		}
+		commit_succeeded(state, started_usec);
+	}
+	call_waiters(state);
+	if (state->n_waiters > 0 || state->n_changes > 0)
+		arm(state);
+	return 0;
+}

@@ -1,0 +1,83 @@
+/* Shared by state.c (the database and its transactions), schema.c and rows.c; of no one else. */
+#pragma once
+
+#include <sqlite3.h>
+#include <stddef.h>
+
+#include "agent/state/state.h"
+
+/* Queued changes beyond this are refused (-ENOBUFS): a disk that stays full for hours. */
+#define STATE_CHANGES_MAX 200000
+
+enum statement {
+	STATEMENT_SET,
+	STATEMENT_UNSET,
+	STATEMENT_PUT_TASK,
+	STATEMENT_PUT_CONTAINER,
+	STATEMENT_REMOVE_CONTAINERS,
+	STATEMENT_REMOVE_TASK,
+	STATEMENT_ADD_EVENT,
+	STATEMENT_REMOVE_EVENT,
+	STATEMENT_PUT_IMAGE,
+	_STATEMENT_MAX,
+};
+
+struct state_value {
+	enum {
+		VALUE_NULL,
+		VALUE_INTEGER,
+		VALUE_TEXT,
+	} type;
+	int64_t integer;
+	char *text; /* owned once queued */
+};
+
+struct state_change {
+	enum statement statement;
+	size_t n_keys; /* leading values that identify the row; 0: never replaced in the queue */
+	size_t n_values;
+	struct state_value values[];
+};
+
+struct state_waiter {
+	void (*fn)(void *userdata); /* NULL: forgotten */
+	void *userdata;
+};
+
+struct state {
+	char *dir;
+	int dir_fd; /* holds the lock */
+	sqlite3 *db;
+	sqlite3_stmt *statements[_STATEMENT_MAX];
+	enum state_origin origin;
+	uint64_t last_event_id;
+
+	struct state_change **changes;
+	size_t n_changes, changes_allocated;
+	struct state_waiter *waiters;
+	size_t n_waiters, waiters_allocated;
+
+	sd_event *loop;
+	sd_event_source *turn_end; /* deferred; armed while there is something to commit */
+	sd_event_source *retry;
+	uint64_t retry_usec; /* 0 while commits succeed */
+	uint64_t commit_max_usec;
+};
+
+/* Copies the values; replaces a queued change of the same statement and keys. */
+int state_queue(struct state *state, enum statement statement, size_t n_keys,
+                const struct state_value *values, size_t n_values);
+void state_change_free(struct state_change *change);
+
+/* A negative errno for a result of SQLite, described with what was attempted. */
+int state_error(sqlite3 *db, int result, const char *what, struct err *err);
+
+/* SQL of each statement of the queue. */
+extern const char *const state_statements[_STATEMENT_MAX];
+
+/* Create the schema, or bring an older one up to date. -EPROTONOSUPPORT for a newer one. */
+int schema_apply(sqlite3 *db, bool *ret_created, struct err *err);
+/* -EBADMSG when the database is damaged. */
+int schema_check(sqlite3 *db, struct err *err);
+
+DEFINE_CLEANUP(sqlite3_stmt *, sqlite3_finalize)

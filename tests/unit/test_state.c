@@ -1,0 +1,466 @@
+/* The state store: what a transaction is, what survives a crash, and what is done about damage. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <sqlite3.h>
+
+#include "agent/state/state.h"
+#include "lib/fd.h"
+#include "lib/loop.h"
+
+#define ARN "arn:aws:ecs:us-west-2:111122223333:task/blue/aa"
+
+static char dir[] = "/tmp/test-state-XXXXXX";
+
+static int make_dir(void **unused)
+{
+	(void)unused;
+	strcpy(dir, "/tmp/test-state-XXXXXX");
+	return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **unused)
+{
+	(void)unused;
+	return dir_remove_all(AT_FDCWD, dir);
+}
+
+static struct state *open_state(void)
+{
+	struct state *state = NULL;
+	struct err err = {0};
+
+	if (state_open(dir, NULL, &state, &err) < 0)
+		fail_msg("%s", err.text);
+	return state;
+}
+
+static void put_task(struct state *state, const char *arn, uint64_t sequence)
+{
+	struct state_task task = {.arn = arn,
+	                          .document = "{}",
+	                          .desired = "RUNNING",
+	                          .known = "NONE",
+	                          .sequence = sequence};
+
+	assert_int_equal(state_put_task(state, &task), 0);
+}
+
+struct seen {
+	char arns[8][64];
+	char bodies[8][64];
+	uint64_t ids[8];
+	struct state_container container;
+	char reason[64];
+	size_t n;
+};
+
+static int see_task(const struct state_task *task, void *userdata)
+{
+	struct seen *seen = userdata;
+
+	strcpy(seen->arns[seen->n++], task->arn);
+	return 0;
+}
+
+static int see_container(const struct state_container *container, void *userdata)
+{
+	struct seen *seen = userdata;
+
+	seen->container = *container;
+	strcpy(seen->reason, container->reason ? container->reason : "(null)");
+	seen->n++;
+	return 0;
+}
+
+static int see_event(uint64_t id, const char *arn, const char *body, void *userdata)
+{
+	struct seen *seen = userdata;
+
+	strcpy(seen->arns[seen->n], arn);
+	strcpy(seen->bodies[seen->n], body);
+	seen->ids[seen->n++] = id;
+	return 0;
+}
+
+static void test_database_is_private_to_its_owner(void **unused)
+{
+	_cleanup_(state_closep) struct state *state = open_state();
+	char path[128];
+	struct stat st;
+
+	(void)unused;
+	snprintf(path, sizeof(path), "%s/" STATE_DATABASE, dir);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_equal(state_origin(state), STATE_ORIGIN_NEW);
+}
+
+static void test_rows_are_read_back_as_written(void **unused)
+{
+	struct state_container container = {
+		.task_arn = ARN,
+		.name = "app",
+		.desired = "RUNNING",
+		.known = "STOPPED",
+		.sent = "RUNNING",
+		.has_exit_code = true,
+		.exit_code = 137,
+		.reason = "OutOfMemoryError: it's \"quoted\"",
+		.finished_usec = UINT64_C(1782864000000001),
+	};
+	struct state *state = open_state();
+	struct seen seen = {0}, tasks = {0};
+
+	(void)unused;
+	put_task(state, "later", 2);
+	put_task(state, ARN, 1);
+	assert_int_equal(state_put_container(state, &container), 0);
+	state_close(state);
+
+	state = open_state();
+	assert_int_equal(state_origin(state), STATE_ORIGIN_KEPT);
+	assert_int_equal(state_read_tasks(state, see_task, &tasks, NULL), 0);
+	assert_int_equal(tasks.n, 2);
+	assert_string_equal(tasks.arns[0], ARN);
+	assert_string_equal(tasks.arns[1], "later");
+	assert_int_equal(state_read_containers(state, ARN, see_container, &seen, NULL), 0);
+	assert_int_equal(seen.n, 1);
+	assert_true(seen.container.has_exit_code);
+	assert_int_equal(seen.container.exit_code, 137);
+	assert_string_equal(seen.reason, container.reason);
+	assert_int_equal(seen.container.finished_usec, container.finished_usec);
+	state_close(state);
+}
+
+static void test_unknown_exit_code_stays_unknown(void **unused)
+{
+	struct state_container container = {.task_arn = ARN,
+	                                    .name = "app",
+	                                    .desired = "STOPPED",
+	                                    .known = "STOPPED",
+	                                    .sent = "NONE"};
+	struct state *state = open_state();
+	struct seen seen = {0};
+
+	(void)unused;
+	assert_int_equal(state_put_container(state, &container), 0);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_read_containers(state, ARN, see_container, &seen, NULL), 0);
+	assert_int_equal(seen.n, 1);
+	assert_false(seen.container.has_exit_code);
+	state_close(state);
+}
+
+static void test_removed_task_takes_containers_but_not_events(void **unused)
+{
+	struct state_container container = {.task_arn = ARN,
+	                                    .name = "app",
+	                                    .desired = "STOPPED",
+	                                    .known = "STOPPED",
+	                                    .sent = "NONE"};
+	struct state *state = open_state();
+	struct seen tasks = {0}, containers = {0}, events = {0};
+	uint64_t id = 0;
+
+	(void)unused;
+	put_task(state, ARN, 1);
+	assert_int_equal(state_put_container(state, &container), 0);
+	assert_int_equal(state_add_event(state, ARN, "{}", &id), 0);
+	assert_int_equal(state_remove_task(state, ARN), 0);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_read_tasks(state, see_task, &tasks, NULL), 0);
+	assert_int_equal(state_read_containers(state, ARN, see_container, &containers, NULL), 0);
+	assert_int_equal(state_read_events(state, see_event, &events, NULL), 0);
+	assert_int_equal(tasks.n, 0);
+	assert_int_equal(containers.n, 0);
+	assert_int_equal(events.n, 1);
+	state_close(state);
+}
+
+static void test_task_put_again_after_its_removal_is_there(void **unused)
+{
+	struct state *state = open_state();
+	struct seen seen = {0};
+
+	(void)unused;
+	put_task(state, ARN, 1);
+	assert_int_equal(state_remove_task(state, ARN), 0);
+	put_task(state, ARN, 2);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 1);
+	state_close(state);
+}
+
+static void test_event_ids_are_never_used_again(void **unused)
+{
+	struct state *state = open_state();
+	uint64_t first = 0, second = 0;
+	struct seen seen = {0};
+
+	(void)unused;
+	assert_int_equal(state_add_event(state, ARN, "1", &first), 0);
+	assert_int_equal(state_remove_event(state, first), 0);
+	state_close(state);
+
+	state = open_state();
+	assert_int_equal(state_add_event(state, ARN, "2", &second), 0);
+	assert_true(second > first);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_read_events(state, see_event, &seen, NULL), 0);
+	assert_int_equal(seen.n, 1);
+	assert_string_equal(seen.bodies[0], "2");
+	state_close(state);
+}
+
+static void test_facts_are_seen_before_they_are_durable(void **unused)
+{
+	_cleanup_(state_closep) struct state *state = open_state();
+	_cleanup_free_ char *first = NULL, *second = NULL, *third = NULL;
+
+	(void)unused;
+	assert_int_equal(state_set(state, "cluster", "blue"), 0);
+	assert_int_equal(state_get(state, "cluster", &first, NULL), 0);
+	assert_string_equal(first, "blue");
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_set(state, "cluster", NULL), 0);
+	assert_int_equal(state_get(state, "cluster", &second, NULL), 0);
+	assert_null(second);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_get(state, "cluster", &third, NULL), 0);
+	assert_null(third);
+}
+
+static void count(void *userdata)
+{
+	(*(int *)userdata)++;
+}
+
+static void test_waiters_run_after_the_commit_and_once(void **unused)
+{
+	_cleanup_(state_closep) struct state *state = open_state();
+	int ran = 0, forgotten = 0;
+
+	(void)unused;
+	put_task(state, ARN, 1);
+	assert_int_equal(state_after_commit(state, count, &ran), 0);
+	assert_int_equal(state_after_commit(state, count, &forgotten), 0);
+	assert_int_equal(ran, 0);
+	state_forget(state, &forgotten);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(ran, 1);
+	assert_int_equal(forgotten, 0);
+}
+
+static void end_loop(void *userdata)
+{
+	(void)sd_event_exit(userdata, 0);
+}
+
+static void test_loop_commits_at_the_end_of_the_turn(void **unused)
+{
+	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
+	_cleanup_(state_closep) struct state *state = NULL;
+	struct seen seen = {0};
+
+	(void)unused;
+	assert_int_equal(sd_event_new(&loop), 0);
+	assert_int_equal(state_open(dir, loop, &state, NULL), 0);
+	put_task(state, ARN, 1);
+	put_task(state, "other", 2);
+	assert_int_equal(state_after_commit(state, end_loop, loop), 0);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 0);
+	assert_int_equal(sd_event_loop(loop), 0);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 2);
+}
+
+/* What was committed before SIGKILL is there afterwards, and nothing of the queue behind it. */
+static void test_crash_keeps_transactions_whole(void **unused)
+{
+	struct state *state;
+	struct seen tasks = {0}, events = {0};
+	uint64_t id = 0;
+	int status = 0;
+	pid_t pid;
+
+	(void)unused;
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		state = open_state();
+		put_task(state, ARN, 1);
+		(void)state_add_event(state, ARN, "committed", &id);
+		if (state_commit(state, NULL) < 0)
+			_exit(1);
+		put_task(state, "lost", 2);
+		(void)state_add_event(state, "lost", "lost", &id);
+		(void)raise(SIGKILL);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+
+	state = open_state();
+	assert_int_equal(state_origin(state), STATE_ORIGIN_KEPT);
+	assert_int_equal(state_read_tasks(state, see_task, &tasks, NULL), 0);
+	assert_int_equal(state_read_events(state, see_event, &events, NULL), 0);
+	assert_int_equal(tasks.n, 1);
+	assert_string_equal(tasks.arns[0], ARN);
+	assert_int_equal(events.n, 1);
+	assert_string_equal(events.bodies[0], "committed");
+	state_close(state);
+}
+
+/* A file size limit stands in for a full disk. */
+static void test_failed_commit_is_run_again_later(void **unused)
+{
+	_cleanup_(state_closep) struct state *state = open_state();
+	struct rlimit old, none = {0};
+	struct seen seen = {0};
+	int ran = 0;
+
+	(void)unused;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	none.rlim_max = old.rlim_max;
+	put_task(state, ARN, 1);
+	assert_int_equal(state_after_commit(state, count, &ran), 0);
+
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	assert_true(state_commit(state, NULL) < 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_int_equal(ran, 0);
+
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(ran, 1);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 1);
+}
+
+static void overwrite(off_t offset, const char *bytes, size_t n)
+{
+	_cleanup_close_ int fd = -EBADF;
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/" STATE_DATABASE, dir);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, bytes, n, offset), (ssize_t)n);
+}
+
+static size_t count_set_aside(void)
+{
+	char pattern[128];
+	glob_t found;
+	size_t n;
+
+	snprintf(pattern, sizeof(pattern), "%s/" STATE_DATABASE ".damaged-*", dir);
+	n = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+	globfree(&found);
+	return n;
+}
+
+static void test_damaged_database_is_set_aside(void **unused)
+{
+	static const char garbage[] = "this is not what a database looks like at all, is it?";
+	struct state *state = open_state();
+	struct seen seen = {0};
+
+	(void)unused;
+	put_task(state, ARN, 1);
+	state_close(state);
+	overwrite(0, garbage, sizeof(garbage));
+
+	state = open_state();
+	assert_int_equal(state_origin(state), STATE_ORIGIN_DAMAGED);
+	assert_int_equal(count_set_aside(), 1);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 0);
+	state_close(state);
+}
+
+static void test_newer_schema_is_refused_by_name(void **unused)
+{
+	struct state *state = open_state();
+	struct err err = {0};
+	sqlite3 *db = NULL;
+	char path[128];
+
+	(void)unused;
+	state = state_close(state);
+	snprintf(path, sizeof(path), "%s/" STATE_DATABASE, dir);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=99", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+
+	assert_int_equal(state_open(dir, NULL, &state, &err), -EPROTONOSUPPORT);
+	assert_non_null(strstr(err.text, "version 99"));
+	assert_int_equal(count_set_aside(), 0);
+}
+
+static void test_second_agent_is_refused(void **unused)
+{
+	_cleanup_(state_closep) struct state *state = open_state();
+	struct state *other = NULL;
+	struct err err = {0};
+
+	(void)unused;
+	assert_int_equal(state_open(dir, NULL, &other, &err), -EBUSY);
+	assert_null(other);
+}
+
+static void test_reset_begins_anew_and_keeps_the_old_file(void **unused)
+{
+	_cleanup_(state_closep) struct state *state = open_state();
+	struct seen seen = {0};
+
+	(void)unused;
+	put_task(state, ARN, 1);
+	assert_int_equal(state_commit(state, NULL), 0);
+	assert_int_equal(state_reset(state, NULL), 0);
+	assert_int_equal(state_origin(state), STATE_ORIGIN_REMOVED);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 0);
+	assert_int_equal(count_set_aside(), 1);
+	put_task(state, ARN, 1);
+	assert_int_equal(state_commit(state, NULL), 0);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_database_is_private_to_its_owner),
+		TEST(test_rows_are_read_back_as_written),
+		TEST(test_unknown_exit_code_stays_unknown),
+		TEST(test_removed_task_takes_containers_but_not_events),
+		TEST(test_task_put_again_after_its_removal_is_there),
+		TEST(test_event_ids_are_never_used_again),
+		TEST(test_facts_are_seen_before_they_are_durable),
+		TEST(test_waiters_run_after_the_commit_and_once),
+		TEST(test_loop_commits_at_the_end_of_the_turn),
+		TEST(test_crash_keeps_transactions_whole),
+		TEST(test_failed_commit_is_run_again_later),
+		TEST(test_damaged_database_is_set_aside),
+		TEST(test_newer_schema_is_refused_by_name),
+		TEST(test_second_agent_is_refused),
+		TEST(test_reset_begins_anew_and_keeps_the_old_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
