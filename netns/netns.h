@@ -1,6 +1,6 @@
 /*
  * Network namespaces. A namespace is its descriptor: nothing is mounted or named, so it ends with
- * the last process and descriptor in it. libc only (ecs-task links this; libnl stays out).
+ * the last process, socket and descriptor in it. libc only (ecs-task links this; libnl stays out).
  */
 #pragma once
 
@@ -8,7 +8,9 @@
 
 /*
  * A new namespace with lo up and net.ipv4.ping_group_range / ip_unprivileged_port_start as Docker
- * gives containers (0 2147483647, 0). Runs in a short-lived child, so the caller stays where it is.
+ * gives containers (0 2147483647, 0). Made in the calling thread, which is back in its own
+ * namespace afterwards (as with netns_run()). No child process, so no SIGCHLD either.
+ * Needs CAP_SYS_ADMIN, and /proc for the two sysctls.
  * Returns 0 with *ret_fd (an nsfs descriptor, O_CLOEXEC, owned by the caller) or -errno.
  */
 int netns_create(int *ret_fd, struct err *err);
