@@ -88,10 +88,8 @@ uint32_t spool_crc32(uint32_t crc, const void *data, size_t len)
 
 static uint32_t record_crc(const uint8_t bytes[SPOOL_HEADER_BYTES], const void *data, size_t len)
 {
-	uint32_t crc = 0;
+	uint32_t crc = spool_crc32(0, bytes + AT_STREAM, SPOOL_HEADER_BYTES - AT_STREAM);
 
-	crc = spool_crc32(crc, bytes + AT_LENGTH, AT_CRC - AT_LENGTH);
-	crc = spool_crc32(crc, bytes + AT_STREAM, SPOOL_HEADER_BYTES - AT_STREAM);
 	return spool_crc32(crc, data, len);
 }
 
@@ -130,7 +128,6 @@ bool spool_record_is_intact(const struct spool_header *header, const void *data)
 {
 	uint8_t bytes[SPOOL_HEADER_BYTES] = {};
 
-	put_u32(bytes + AT_LENGTH, header->length);
 	bytes[AT_STREAM] = (uint8_t)header->stream;
 	put_u64(bytes + AT_TIME, header->time_realtime_usec);
 	return record_crc(bytes, data, header->length) == header->crc;

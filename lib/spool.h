@@ -13,9 +13,9 @@
  *   position.json and whatever else ecs-logs keeps (ecs-task never reads it)
  *
  * A record is a header of 24 bytes, little-endian, then the bytes of one read(2):
- *   u32 magic SPOOL_MAGIC, u32 length of the data, u32 crc32 (that of zlib) of these in turn: the
- *   length, the 12 bytes of the header after the crc, the data; u8 stream, u8[3] zero, u64 time in
- *   realtime microseconds
+ *   u32 magic SPOOL_MAGIC, u32 length of the data, u32 crc32 (that of zlib) of the 12 bytes that
+ *   follow it in the header and of the data, u8 stream, u8[3] zero, u64 time in realtime
+ *   microseconds
  * The data of a gap record is two u64: records and bytes that were dropped there because the bound
  * was reached or the disk was full.
  * A torn record at the end of a segment (power loss) is skipped by the reader and said in the log.
