@@ -24,9 +24,10 @@
 struct cgroup_root;
 struct cgroup;
 
-/* parent: one component, "ecs" by default. mount: NULL for /sys/fs/cgroup. Creates the root's
- * directories if missing and, on v2, delegates cpu, memory, pids and io to it.
- * -EOPNOTSUPP when memory, cpu or pids is not to be had (err names it). */
+/* parent: "ecs" by default, or names joined by '/' below a service's own cgroup. mount: NULL for
+ * /sys/fs/cgroup. Creates the root's directories if missing and, on v2, delegates cpu, memory, pids
+ * and (where there is one) io to it. The root must outlive its cgroups.
+ * -EOPNOTSUPP when memory, cpu or pids is not to be had (err names it); -EINVAL: parent. */
 int cgroup_root_open(const char *mount, const char *parent, struct cgroup_root **ret,
                      struct err *err);
 struct cgroup_root *cgroup_root_free(struct cgroup_root *root);
@@ -66,7 +67,8 @@ int cgroup_clone_fd(const struct cgroup *cgroup);
  */
 int cgroup_join(const struct cgroup *cgroup);
 
-/* The 64-bit id that inet_diag reports for sockets made inside (INET_DIAG_CGROUP_ID). */
+/* The 64-bit id that inet_diag reports for sockets made inside (INET_DIAG_CGROUP_ID).
+ * -EOPNOTSUPP where no cgroup2 is mounted. */
 int cgroup_id(const struct cgroup *cgroup, uint64_t *ret);
 
 /* v1 devices controller or, on v2, a BPF program: deny all, then allow Docker's default list plus
@@ -97,6 +99,7 @@ int cgroup_remove(struct cgroup_root *root, const char *path, struct err *err);
  * string owned (free both), for finding what a crash left. */
 int cgroup_list(struct cgroup_root *root, const char *prefix, char ***ret);
 
+/* memory_max_bytes: 0 without a limit. v2 counts CPU in microseconds. */
 struct cgroup_stats {
 	uint64_t cpu_usage_nsec, memory_bytes, memory_max_bytes, memory_inactive_file_bytes, pids;
 };

@@ -1,0 +1,392 @@
+/*
+ * One cgroup: made, joined, watched and ended. Where v1 and v2 differ is in which files say so;
+ * the hierarchy of a file is asked from the root (hierarchy.h).
+ */
+#include "cgroups/cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cgroups/hierarchy.h"
+#include "lib/cleanup.h"
+#include "lib/fd.h"
+
+#define KILL_TIMEOUT_USEC   (2 * 1000 * 1000)
+#define FREEZE_TIMEOUT_USEC (200 * 1000)
+
+static int check_path(const char *path, struct err *err)
+{
+	if (strlen(path) < CGROUP_PATH_MAX && path[0] != '/' && path[0] != '.' && path[0] != '\0' &&
+	    !strstr(path, "/.") && !strstr(path, "//"))
+		return 0;
+	return err_text(err, -EINVAL,
+	                "cgroup path \"%.64s\" must be 1 to %d bytes of names joined by '/'", path,
+	                CGROUP_PATH_MAX - 1);
+}
+
+static struct cgroup *cgroup_new(const struct cgroup_root *root, const char *path)
+{
+	struct cgroup *cgroup = calloc(1, sizeof(*cgroup));
+
+	if (!cgroup)
+		return NULL;
+	cgroup->root = root;
+	cgroup->unified_fd = -EBADF;
+	snprintf(cgroup->path, sizeof(cgroup->path), "%s", path);
+	return cgroup;
+}
+
+struct cgroup *cgroup_free(struct cgroup *cgroup)
+{
+	if (cgroup) {
+		fd_close(cgroup->unified_fd);
+		free(cgroup);
+	}
+	return NULL;
+}
+
+static int open_unified(struct cgroup *cgroup, struct err *err)
+{
+	const struct hierarchy *h = cgroup->root->unified;
+
+	if (!h)
+		return 0;
+	cgroup->unified_fd = hierarchy_open(h, cgroup->path, ".", O_RDONLY | O_DIRECTORY);
+	if (cgroup->unified_fd < 0)
+		return err_set(err, cgroup->unified_fd, "open %s/%s", h->path, cgroup->path);
+	return 0;
+}
+
+/* Makes the directories; bit i of *made is set for each hierarchy where it was not there. */
+static int make_directories(const struct cgroup *cgroup, unsigned *made, struct err *err)
+{
+	for (size_t i = 0; i < cgroup->root->n_hierarchies; i++) {
+		int r = hierarchy_make(&cgroup->root->hierarchies[i], cgroup->path, err);
+
+		if (r < 0)
+			return r;
+		if (r > 0)
+			*made |= 1u << i;
+	}
+	return 0;
+}
+
+static void unmake_directories(const struct cgroup *cgroup, unsigned made)
+{
+	for (size_t i = 0; i < cgroup->root->n_hierarchies; i++)
+		if (made & (1u << i))
+			(void)hierarchy_remove(&cgroup->root->hierarchies[i], cgroup->path, NULL);
+}
+
+int cgroup_create(struct cgroup_root *root, const char *path, bool inner,
+                  const struct cgroup_limits *limits, struct cgroup **ret, struct err *err)
+{
+	_cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
+	unsigned made = 0;
+	int r;
+
+	r = check_path(path, err);
+	if (r < 0)
+		return r;
+	cgroup = cgroup_new(root, path);
+	if (!cgroup)
+		return err_oom(err);
+
+	r = make_directories(cgroup, &made, err);
+	if (r == 0)
+		r = open_unified(cgroup, err);
+	if (r == 0 && limits)
+		r = cgroup_set_limits(cgroup, limits, err);
+	if (r == 0 && inner && root->v2)
+		r = unified_delegate(root->unified, path, err);
+	if (r < 0) {
+		unmake_directories(cgroup, made);
+		return r;
+	}
+	*ret = TAKE_PTR(cgroup);
+	return 0;
+}
+
+int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret, struct err *err)
+{
+	_cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
+	int r;
+
+	r = check_path(path, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < root->n_hierarchies; i++)
+		if (!hierarchy_has(&root->hierarchies[i], path, "."))
+			return err_text(err, -ENOENT, "no cgroup %s/%s", root->hierarchies[i].path,
+			                path);
+	cgroup = cgroup_new(root, path);
+	if (!cgroup)
+		return err_oom(err);
+	r = open_unified(cgroup, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(cgroup);
+	return 0;
+}
+
+int cgroup_clone_fd(const struct cgroup *cgroup)
+{
+	return cgroup->root->v2 ? cgroup->unified_fd : -EBADF;
+}
+
+/* Between fork and exec: openat() and write() on a path put together by hand. */
+static int join_hierarchy(const struct hierarchy *h, const char *path)
+{
+	const char *file = h->unified ? "/cgroup.procs" : "/tasks";
+	char name[CGROUP_PATH_MAX + 16];
+	size_t n = strlen(path);
+	int fd, r;
+
+	memcpy(name, path, n);
+	memcpy(name + n, file, strlen(file) + 1);
+	fd = openat(h->dir_fd, name, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = write(fd, "0", 1) < 0 ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+int cgroup_join(const struct cgroup *cgroup)
+{
+	for (size_t i = 0; i < cgroup->root->n_hierarchies; i++) {
+		int r = join_hierarchy(&cgroup->root->hierarchies[i], cgroup->path);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int cgroup_id(const struct cgroup *cgroup, uint64_t *ret)
+{
+	union {
+		struct file_handle handle;
+		char room[sizeof(struct file_handle) + sizeof(uint64_t)];
+	} u = {.handle.handle_bytes = sizeof(uint64_t)};
+	int mount_id;
+
+	if (cgroup->unified_fd < 0)
+		return -EOPNOTSUPP;
+	if (name_to_handle_at(cgroup->unified_fd, "", &u.handle, &mount_id, AT_EMPTY_PATH) < 0)
+		return -errno;
+	if (u.handle.handle_bytes != sizeof(uint64_t))
+		return -EPROTO;
+	memcpy(ret, u.handle.f_handle, sizeof(*ret));
+	return 0;
+}
+
+int cgroup_oom_kills(const struct cgroup *cgroup, uint64_t *ret)
+{
+	const struct hierarchy *h;
+	int r;
+
+	r = root_controller(cgroup->root, CONTROLLER_MEMORY, &h, NULL);
+	if (r < 0)
+		return r;
+	/* memory.events would count those of cgroups below as well. */
+	return hierarchy_read_u64(h, cgroup->path,
+	                          cgroup->root->v2 ? "memory.events.local" : "memory.oom_control",
+	                          "oom_kill", ret);
+}
+
+int cgroup_is_populated(const struct cgroup *cgroup, bool *ret)
+{
+	const struct cgroup_root *root = cgroup->root;
+	const struct hierarchy *freezer = root->by_controller[CONTROLLER_FREEZER];
+	uint64_t populated = 0;
+	int r;
+
+	if (root->unified) {
+		r = hierarchy_read_u64(root->unified, cgroup->path, "cgroup.events", "populated",
+		                       &populated);
+		if (r < 0)
+			return r;
+	}
+	*ret = populated != 0;
+	if (root->v2 || *ret)
+		return 0;
+
+	/* On v1 a process that died between two joins, or a host without cgroup2. */
+	if (!freezer)
+		freezer = root->by_controller[CONTROLLER_PIDS];
+	return hierarchy_has_processes(freezer, cgroup->path, ret);
+}
+
+static uint64_t clock_usec(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* Pauses between two looks at a state that the kernel is about to reach; doubling, bounded. */
+static void pause_usec(uint64_t *usec)
+{
+	struct timespec t = {.tv_nsec = (long)(*usec * 1000)};
+
+	nanosleep(&t, NULL);
+	*usec = *usec * 2 < 20000 ? *usec * 2 : 20000;
+}
+
+static int kill_process(pid_t pid, void *userdata)
+{
+	(void)userdata;
+	/* Gone meanwhile is as good; pid 0 would be our own group. */
+	if (pid > 0)
+		(void)kill(pid, SIGKILL);
+	return 0;
+}
+
+/* A freeze may never come true (a process in an uninterruptible wait): the kill goes ahead then. */
+static void wait_frozen(const struct hierarchy *freezer, const char *path)
+{
+	uint64_t deadline = clock_usec() + FREEZE_TIMEOUT_USEC, pause = 200;
+	char state[32];
+
+	while (hierarchy_read(freezer, path, "freezer.state", state, sizeof(state)) == 0 &&
+	       strncmp(state, "FREEZING", 8) == 0 && clock_usec() < deadline)
+		pause_usec(&pause);
+}
+
+/* v1 cannot kill a tree at once. Frozen, it cannot fork away from under the list of its pids. */
+static int kill_v1(const struct cgroup *cgroup, struct err *err)
+{
+	const struct cgroup_root *root = cgroup->root;
+	const struct hierarchy *freezer = root->by_controller[CONTROLLER_FREEZER];
+	const struct hierarchy *h = freezer ? freezer : root->by_controller[CONTROLLER_PIDS];
+	int r;
+
+	if (freezer && hierarchy_write(freezer, cgroup->path, "freezer.state", "FROZEN", NULL) == 0)
+		wait_frozen(freezer, cgroup->path);
+	r = hierarchy_each_process(h, cgroup->path, kill_process, NULL);
+	if (freezer)
+		(void)hierarchy_write(freezer, cgroup->path, "freezer.state", "THAWED", NULL);
+	return r < 0 ? err_set(err, r, "kill the processes of %s/%s", h->path, cgroup->path) : 0;
+}
+
+/* One round: cgroup.kill (Linux 5.14, also on hybrid hosts), and on v1 by hand. */
+static int kill_once(const struct cgroup *cgroup, bool by_hand, struct err *err)
+{
+	const struct cgroup_root *root = cgroup->root;
+	int r;
+
+	if (root->unified && hierarchy_has(root->unified, cgroup->path, "cgroup.kill")) {
+		r = hierarchy_write(root->unified, cgroup->path, "cgroup.kill", "1", err);
+		if (r < 0)
+			return r;
+	} else {
+		by_hand = true;
+	}
+	if (!by_hand)
+		return 0;
+	if (!root->v2)
+		return kill_v1(cgroup, err);
+
+	(void)hierarchy_write(root->unified, cgroup->path, "cgroup.freeze", "1", NULL);
+	r = hierarchy_each_process(root->unified, cgroup->path, kill_process, NULL);
+	(void)hierarchy_write(root->unified, cgroup->path, "cgroup.freeze", "0", NULL);
+	return r < 0 ? err_set(err, r, "kill the processes of %s/%s", root->unified->path,
+	                       cgroup->path)
+	             : 0;
+}
+
+int cgroup_kill(struct cgroup *cgroup, struct err *err)
+{
+	uint64_t deadline = clock_usec() + KILL_TIMEOUT_USEC, pause = 500;
+	bool populated = false;
+	int r;
+
+	for (unsigned round = 0;; round++) {
+		r = cgroup_is_populated(cgroup, &populated);
+		if (r < 0)
+			return err_set(err, r, "look for processes in cgroup %s", cgroup->path);
+		if (!populated)
+			return 0;
+		if (clock_usec() >= deadline)
+			return err_text(err, -ETIMEDOUT,
+			                "processes in cgroup %s do not end when killed",
+			                cgroup->path);
+		/* Dying takes a moment: go back to the list only now and then. */
+		if (round % 8 == 0) {
+			r = kill_once(cgroup, round > 0, err);
+			if (r < 0)
+				return r;
+		}
+		pause_usec(&pause);
+	}
+}
+
+/* Where a number of the statistics stands. v1 tells "no limit" by a number near 2^63. */
+static int read_stat(const struct cgroup *cgroup, enum controller controller, const char *file,
+                     const char *key, uint64_t *ret)
+{
+	const struct hierarchy *h;
+	int r = root_controller(cgroup->root, controller, &h, NULL);
+
+	return r < 0 ? r : hierarchy_read_u64(h, cgroup->path, file, key, ret);
+}
+
+static int stats_v1(const struct cgroup *cgroup, struct cgroup_stats *stats)
+{
+	int r;
+
+	r = read_stat(cgroup, CONTROLLER_CPUACCT, "cpuacct.usage", NULL, &stats->cpu_usage_nsec);
+	if (r == 0)
+		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.usage_in_bytes", NULL,
+		              &stats->memory_bytes);
+	if (r == 0)
+		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.limit_in_bytes", NULL,
+		              &stats->memory_max_bytes);
+	if (r == 0)
+		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.stat", "total_inactive_file",
+		              &stats->memory_inactive_file_bytes);
+	return r;
+}
+
+static int stats_v2(const struct cgroup *cgroup, struct cgroup_stats *stats)
+{
+	uint64_t usec = 0;
+	int r;
+
+	r = read_stat(cgroup, CONTROLLER_CPU, "cpu.stat", "usage_usec", &usec);
+	stats->cpu_usage_nsec = usec * 1000;
+	if (r == 0)
+		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.current", NULL,
+		              &stats->memory_bytes);
+	if (r == 0)
+		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.max", NULL,
+		              &stats->memory_max_bytes);
+	if (r == 0)
+		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.stat", "inactive_file",
+		              &stats->memory_inactive_file_bytes);
+	return r;
+}
+
+int cgroup_get_stats(const struct cgroup *cgroup, struct cgroup_stats *ret)
+{
+	struct cgroup_stats stats = {0};
+	int r;
+
+	r = cgroup->root->v2 ? stats_v2(cgroup, &stats) : stats_v1(cgroup, &stats);
+	if (r == 0)
+		r = read_stat(cgroup, CONTROLLER_PIDS, "pids.current", NULL, &stats.pids);
+	if (r < 0)
+		return r;
+	if (stats.memory_max_bytes > INT64_MAX / 2)
+		stats.memory_max_bytes = 0;
+	*ret = stats;
+	return 0;
+}
