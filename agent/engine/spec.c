@@ -1,0 +1,653 @@
+/*
+ * From task definition to OCI configuration. The process itself is in spec_process.c; here are the
+ * limits, mounts, devices and the log. ecs-task adds what every container gets (proc, sys, dev).
+ */
+#include "agent/engine/spec.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "agent/engine/refuse.h"
+#include "agent/engine/spec_process.h"
+#include "lib/json.h"
+#include "lib/parse.h"
+#include "lib/spool.h"
+
+#define MIB             (1024 * 1024)
+#define MEMORY_MIN_MIB  4
+#define CPU_SHARES_MIN  2
+#define CPU_SHARES_MAX  262144
+#define CPU_PERIOD_USEC 100000
+#define PIDS_MAX        4194304
+
+static size_t list_length(struct json_object *list)
+{
+	return json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+}
+
+static int64_t clamp_shares(int64_t shares)
+{
+	return shares < CPU_SHARES_MIN   ? CPU_SHARES_MIN
+	       : shares > CPU_SHARES_MAX ? CPU_SHARES_MAX
+	                                 : shares;
+}
+
+static int64_t sum_of_shares(const struct task *task)
+{
+	int64_t sum = 0;
+
+	for (size_t i = 0; i < task->n_containers; i++)
+		sum += clamp_shares(task->containers[i].cpu_shares);
+	return clamp_shares(sum);
+}
+
+static int add_task_limits(const struct task *task, const struct spec_options *options,
+                           struct json_object *cgroup, struct err *err)
+{
+	uint64_t period =
+		options->cgroup_cpu_period_usec ? options->cgroup_cpu_period_usec : CPU_PERIOD_USEC;
+	int r = 0;
+
+	if (!options->task_cgroup_limits)
+		return 0;
+	for (size_t i = 0; i < task->n_containers; i++)
+		if (task->memory_mib > 0 && task->containers[i].memory_mib > task->memory_mib)
+			return err_text(
+				err, -EINVAL,
+				"task memory spec builder: container %s has a memory limit of %" PRId64
+				" MiB, above the task's %" PRId64 " MiB",
+				task->containers[i].name, task->containers[i].memory_mib,
+				task->memory_mib);
+	if (task->cpu > 0) {
+		r = json_add_u64(cgroup, "cpuQuotaUsec", (uint64_t)(task->cpu * (double)period));
+		if (r == 0)
+			r = json_add_u64(cgroup, "cpuPeriodUsec", period);
+	} else {
+		r = json_add_i64(cgroup, "cpuShares", sum_of_shares(task));
+	}
+	if (r == 0 && task->memory_mib > 0)
+		r = json_add_i64(cgroup, "memoryBytes", task->memory_mib * MIB);
+	if (r == 0 && options->task_pids_limit)
+		r = json_add_u64(cgroup, "pidsMax", options->task_pids_limit);
+	return r < 0 ? err_oom(err) : 0;
+}
+
+int spec_task(const struct task *task, const struct spec_options *options, struct json_object **ret,
+              struct err *err)
+{
+	_cleanup_json_ struct json_object *obj = json_object_new_object();
+	struct json_object *cgroup = json_object_new_object();
+
+	if (json_add(obj, "cgroup", cgroup) < 0 || json_add_string(obj, "arn", task->arn) < 0 ||
+	    json_add_string(obj, "networkMode", network_mode_to_string(task->network_mode)) < 0)
+		return err_oom(err);
+	if (add_task_limits(task, options, cgroup, err) < 0)
+		return -EINVAL;
+	*ret = TAKE_PTR(obj);
+	return 0;
+}
+
+/* A size of hostConfig in bytes; 0 when absent. */
+static int get_bytes(const struct container *c, const char *name, int64_t min, int64_t *ret,
+                     struct err *err)
+{
+	return json_optional(json_get_i64(c->host_config, name, min, INT64_MAX, ret, err));
+}
+
+static int add_memory(const struct container *c, struct json_object *resources, struct err *err)
+{
+	struct json_object *memory = json_object_new_object();
+	int64_t limit = c->memory_mib * MIB, reservation = 0, swap = 0;
+	int r;
+
+	if (json_add(resources, "memory", memory) < 0)
+		return err_oom(err);
+	r = get_bytes(c, "Memory", 0, &limit, err);
+	if (r == 0)
+		r = get_bytes(c, "MemoryReservation", 0, &reservation, err);
+	if (r == 0)
+		r = get_bytes(c, "MemorySwap", -1, &swap, err);
+	if (r < 0)
+		return r;
+	if (limit > 0 && limit < MEMORY_MIN_MIB * MIB)
+		limit = MEMORY_MIN_MIB * MIB;
+	if (swap > 0 && swap < limit)
+		return err_text(err, -EINVAL,
+		                "MemorySwap %" PRId64 " is below the memory limit %" PRId64, swap,
+		                limit);
+	if ((limit > 0 && json_add_i64(memory, "limit", limit) < 0) ||
+	    (reservation > 0 && json_add_i64(memory, "reservation", reservation) < 0) ||
+	    (swap != 0 && json_add_i64(memory, "swap", swap) < 0))
+		return err_oom(err);
+	return 0;
+}
+
+static int add_resources(const struct container *c, struct json_object *resources, struct err *err)
+{
+	struct json_object *cpu = json_object_new_object(), *pids;
+	int64_t shares = c->cpu_shares, pids_limit = 0;
+	int r;
+
+	if (json_add(resources, "cpu", cpu) < 0)
+		return err_oom(err);
+	r = get_bytes(c, "CpuShares", 0, &shares, err);
+	if (r == 0)
+		r = json_optional(
+			json_get_i64(c->host_config, "PidsLimit", -1, PIDS_MAX, &pids_limit, err));
+	if (r < 0)
+		return r;
+	if (json_add_i64(cpu, "shares", clamp_shares(shares)) < 0)
+		return err_oom(err);
+	if (pids_limit > 0) {
+		pids = json_object_new_object();
+		if (json_add(resources, "pids", pids) < 0 ||
+		    json_add_i64(pids, "limit", pids_limit) < 0)
+			return err_oom(err);
+	}
+	return add_memory(c, resources, err);
+}
+
+static int add_device(struct json_object *devices, struct json_object *allowed,
+                      struct json_object *item, struct err *err)
+{
+	struct json_object *device = json_object_new_object(), *rule = json_object_new_object();
+	const char *host_path, *path = NULL, *access = "rwm", *type;
+	struct stat st;
+	int r;
+
+	if (json_append(devices, device) < 0 || json_append(allowed, rule) < 0)
+		return err_oom(err);
+	r = json_get_string(item, "PathOnHost", &host_path, err);
+	if (r == 0)
+		r = json_optional(json_get_string(item, "PathInContainer", &path, err));
+	if (r == 0)
+		r = json_optional(json_get_string(item, "CgroupPermissions", &access, err));
+	if (r < 0)
+		return r;
+	if (strspn(access, "rwm") != strlen(access))
+		return err_text(err, -EINVAL,
+		                "permissions of %s are \"%.20s\", they must be of r, w and m",
+		                host_path, access);
+	if (stat(host_path, &st) < 0)
+		return err_set(err, -errno, "device %.100s", host_path);
+	if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode))
+		return err_text(err, -EINVAL, "%.100s is no device", host_path);
+
+	type = S_ISCHR(st.st_mode) ? "c" : "b";
+	if (json_add_string(device, "path", path && *path ? path : host_path) < 0 ||
+	    json_add_string(device, "type", type) < 0 ||
+	    json_add_i64(device, "major", major(st.st_rdev)) < 0 ||
+	    json_add_i64(device, "minor", minor(st.st_rdev)) < 0 ||
+	    json_add_i64(device, "fileMode", st.st_mode & 07777) < 0 ||
+	    json_add_i64(device, "uid", st.st_uid) < 0 ||
+	    json_add_i64(device, "gid", st.st_gid) < 0 || json_add_bool(rule, "allow", true) < 0 ||
+	    json_add_string(rule, "type", type) < 0 ||
+	    json_add_i64(rule, "major", major(st.st_rdev)) < 0 ||
+	    json_add_i64(rule, "minor", minor(st.st_rdev)) < 0 ||
+	    json_add_string(rule, "access", access) < 0)
+		return err_oom(err);
+	return 0;
+}
+
+static int add_devices(const struct container *c, struct json_object *linux_obj,
+                       struct json_object *resources, struct err *err)
+{
+	struct json_object *list = json_get(c->host_config, "Devices"), *devices, *allowed;
+	int r;
+
+	if (list_length(list) == 0)
+		return 0;
+	devices = json_object_new_array();
+	allowed = json_object_new_array();
+	if (json_add(linux_obj, "devices", devices) < 0 ||
+	    json_add(resources, "devices", allowed) < 0)
+		return err_oom(err);
+	for (size_t i = 0; i < list_length(list); i++) {
+		r = add_device(devices, allowed, json_object_array_get_idx(list, i), err);
+		if (r < 0)
+			return err_prefix(err, r, "devices[%zu]", i);
+	}
+	return 0;
+}
+
+static int add_strings(struct json_object *obj, const char *name, const char *const *texts,
+                       size_t n)
+{
+	struct json_object *list = json_object_new_array();
+
+	if (json_add(obj, name, list) < 0)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		if (json_append(list, json_object_new_string(texts[i])) < 0)
+			return -ENOMEM;
+	return 0;
+}
+
+/* Source: moby oci/defaults.go, masked and read-only paths of Linux containers. */
+static int add_paths(struct json_object *linux_obj)
+{
+	static const char *const masked[] = {
+		"/proc/asound",     "/proc/acpi",        "/proc/interrupts",
+		"/proc/kcore",      "/proc/keys",        "/proc/latency_stats",
+		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+		"/proc/scsi",       "/sys/firmware",     "/sys/devices/virtual/powercap",
+	};
+	static const char *const readonly[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+	                                       "/proc/sysrq-trigger"};
+
+	if (add_strings(linux_obj, "maskedPaths", masked, ARRAY_SIZE(masked)) < 0)
+		return -ENOMEM;
+	return add_strings(linux_obj, "readonlyPaths", readonly, ARRAY_SIZE(readonly));
+}
+
+static int add_sysctls(const struct container *c, struct json_object *linux_obj, struct err *err)
+{
+	struct json_object *map = json_get(c->host_config, "Sysctls");
+
+	if (json_is_zero(map))
+		return 0;
+	json_object_object_foreach (map, key, value) {
+		if (!json_object_is_type(value, json_type_string))
+			return err_text(err, -EINVAL,
+			                "systemControls: the value of %.100s must be a string",
+			                key);
+	}
+	return json_add(linux_obj, "sysctl", json_object_get(map)) < 0 ? err_oom(err) : 0;
+}
+
+static int build_linux(const struct container *c, bool privileged, struct json_object **ret,
+                       struct err *err)
+{
+	_cleanup_json_ struct json_object *obj = json_object_new_object();
+	struct json_object *resources = json_object_new_object();
+	int r;
+
+	if (json_add(obj, "resources", resources) < 0)
+		return err_oom(err);
+	r = add_resources(c, resources, err);
+	if (r == 0)
+		r = add_devices(c, obj, resources, err);
+	if (r == 0)
+		r = add_sysctls(c, obj, err);
+	if (r < 0)
+		return r;
+	if (!privileged && add_paths(obj) < 0)
+		return err_oom(err);
+	*ret = TAKE_PTR(obj);
+	return 0;
+}
+
+static int add_mount(struct json_object *mounts, const char *destination, const char *type,
+                     const char *source, const char *const *options, size_t n)
+{
+	struct json_object *mount = json_object_new_object();
+
+	if (json_append(mounts, mount) < 0)
+		return -ENOMEM;
+	if (json_add_string(mount, "destination", destination) < 0 ||
+	    json_add_string(mount, "type", type) < 0 ||
+	    json_add_string(mount, "source", source) < 0)
+		return -ENOMEM;
+	return add_strings(mount, "options", options, n);
+}
+
+static const char *volume_path(const struct task *task, const char *name)
+{
+	struct json_object *list = json_get(task->document, "volumes");
+
+	for (size_t i = 0; i < list_length(list); i++) {
+		struct json_object *volume = json_object_array_get_idx(list, i);
+
+		if (strcmp(json_text(volume, "name"), name) == 0)
+			return json_text(json_get(volume, "host"), "sourcePath");
+	}
+	return NULL;
+}
+
+static int add_volumes(const struct task *task, const struct container *c,
+                       struct json_object *mounts, struct err *err)
+{
+	struct json_object *list = json_get(c->document, "mountPoints");
+	int r;
+
+	for (size_t i = 0; i < list_length(list); i++) {
+		struct json_object *item = json_object_array_get_idx(list, i);
+		const char *volume = json_text(item, "sourceVolume");
+		const char *options[] = {"rbind", "rprivate", "ro"};
+		bool readonly = false;
+
+		r = json_optional(json_get_bool(item, "readOnly", &readonly, err));
+		if (r < 0)
+			return err_prefix(err, r, "mountPoints[%zu]", i);
+		if (add_mount(mounts, json_text(item, "containerPath"), "bind",
+		              volume_path(task, volume), options, readonly ? 3 : 2) < 0)
+			return err_oom(err);
+	}
+	return 0;
+}
+
+/* Docker's tmpfs options come as "size=64m,exec"; its own defaults stand before them. */
+static int add_tmpfs(struct json_object *mounts, const char *path, const char *text,
+                     struct err *err)
+{
+	_cleanup_free_ char *copy = strdup(text);
+	const char *options[32] = {"noexec", "nosuid", "nodev"};
+	char *rest = copy, *option;
+	size_t n = 3;
+
+	if (!copy)
+		return err_oom(err);
+	if (*path != '/')
+		return err_text(err, -EINVAL, "tmpfs: path \"%.100s\" must be absolute", path);
+	while ((option = strsep(&rest, ","))) {
+		if (!*option)
+			continue;
+		if (n == ARRAY_SIZE(options))
+			return err_text(err, -EINVAL, "tmpfs %.100s: too many options", path);
+		options[n++] = option;
+	}
+	return add_mount(mounts, path, "tmpfs", "tmpfs", options, n) < 0 ? err_oom(err) : 0;
+}
+
+static int add_all_tmpfs(const struct container *c, struct json_object *mounts, struct err *err)
+{
+	struct json_object *map = json_get(c->host_config, "Tmpfs");
+	int r;
+
+	if (json_is_zero(map))
+		return 0;
+	json_object_object_foreach (map, path, value) {
+		const char *text = json_object_get_string(value);
+
+		r = add_tmpfs(mounts, path, text ? text : "", err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int add_shm(const struct container *c, struct json_object *mounts, struct err *err)
+{
+	int64_t bytes = 0;
+	char size[40];
+	const char *options[] = {"nosuid", "noexec", "nodev", "mode=1777", size};
+	int r;
+
+	r = get_bytes(c, "ShmSize", 0, &bytes, err);
+	if (r < 0 || bytes == 0)
+		return r;
+	snprintf(size, sizeof(size), "size=%" PRId64, bytes);
+	if (add_mount(mounts, "/dev/shm", "tmpfs", "shm", options, ARRAY_SIZE(options)) < 0)
+		return err_oom(err);
+	return 0;
+}
+
+static int build_mounts(const struct task *task, const struct container *c,
+                        struct json_object **ret, struct err *err)
+{
+	_cleanup_json_ struct json_object *mounts = json_object_new_array();
+	int r;
+
+	if (!mounts)
+		return err_oom(err);
+	r = add_shm(c, mounts, err);
+	if (r == 0)
+		r = add_all_tmpfs(c, mounts, err);
+	if (r == 0)
+		r = add_volumes(task, c, mounts, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(mounts);
+	return 0;
+}
+
+static int add_hostname(const struct task *task, const struct container *c,
+                        struct json_object *config)
+{
+	const char *hostname = json_text(c->config, "Hostname");
+	char short_id[13];
+
+	if (task->network_mode == NETWORK_MODE_HOST && (!hostname || !*hostname))
+		return 0;
+	snprintf(short_id, sizeof(short_id), "%.12s", c->runtime_id);
+	return json_add_string(config, "hostname", hostname && *hostname ? hostname : short_id);
+}
+
+static int build_config(const struct task *task, const struct container *c,
+                        const struct spec_options *options, bool privileged,
+                        struct json_object **ret, struct err *err)
+{
+	_cleanup_json_ struct json_object *config = json_object_new_object();
+	struct json_object *process = NULL, *linux_obj = NULL, *mounts = NULL,
+			   *root = json_object_new_object();
+	bool readonly = false;
+	int r;
+
+	r = json_optional(json_get_bool(c->host_config, "ReadonlyRootfs", &readonly, err));
+	if (json_add(config, "root", root) < 0 || json_add_bool(root, "readonly", readonly) < 0 ||
+	    json_add_string(config, "ociVersion", "1.0.2") < 0 || add_hostname(task, c, config) < 0)
+		return err_oom(err);
+	if (r == 0)
+		r = spec_process(task, c, options, &process, err);
+	if (r < 0)
+		return r;
+	if (json_add(config, "process", process) < 0)
+		return err_oom(err);
+	r = build_mounts(task, c, &mounts, err);
+	if (r < 0)
+		return r;
+	if (json_add(config, "mounts", mounts) < 0)
+		return err_oom(err);
+	r = build_linux(c, privileged, &linux_obj, err);
+	if (r < 0)
+		return r;
+	if (json_add(config, "linux", linux_obj) < 0)
+		return err_oom(err);
+	*ret = TAKE_PTR(config);
+	return 0;
+}
+
+/* The profile by name; options of Docker that are not honoured are refused. */
+static int choose_seccomp(const struct container *c, bool privileged, const char **ret,
+                          struct err *err)
+{
+	struct json_object *list = json_get(c->host_config, "SecurityOpt");
+
+	*ret = privileged ? "unconfined" : "default";
+	for (size_t i = 0; i < list_length(list); i++) {
+		const char *opt = json_object_get_string(json_object_array_get_idx(list, i));
+
+		if (!opt)
+			return err_text(err, -EINVAL, "dockerSecurityOptions[%zu] is null", i);
+		if (strcmp(opt, "seccomp=unconfined") == 0 ||
+		    strcmp(opt, "seccomp:unconfined") == 0)
+			*ret = "unconfined";
+		else if (strncmp(opt, "no-new-privileges", 17) != 0)
+			return err_text(
+				err, -EOPNOTSUPP,
+				"dockerSecurityOptions: \"%.100s\" is not supported by this agent",
+				opt);
+	}
+	return 0;
+}
+
+/* "10m" of max-buffer-size, as Docker reads sizes: b, k, m, g with 1024. */
+static int parse_size(const char *text, uint64_t *ret)
+{
+	static const char units[] = "bkmg";
+	char digits[24];
+	size_t n = strlen(text);
+	const char *unit = n ? strchr(units, text[n - 1] | 0x20) : NULL;
+	uint64_t value;
+	int r;
+
+	if (n == 0 || n >= sizeof(digits))
+		return -EINVAL;
+	memcpy(digits, text, n + 1);
+	if (unit)
+		digits[n - 1] = '\0';
+	r = parse_u64(digits, UINT64_MAX >> 30, &value);
+	if (r < 0)
+		return r;
+	*ret = value << (unit ? 10 * (unit - units) : 0);
+	return 0;
+}
+
+static int choose_bound(struct json_object *options, struct json_object *log, struct err *err)
+{
+	const char *mode = json_text(options, "mode"),
+		   *size = json_text(options, "max-buffer-size");
+	uint64_t bytes = SPOOL_MAX_BYTES;
+
+	if (mode && strcmp(mode, "blocking") != 0 && strcmp(mode, "non-blocking") != 0)
+		return err_text(err, -EINVAL,
+		                "log option mode is \"%.40s\", it must be blocking or non-blocking",
+		                mode);
+	if (size && (parse_size(size, &bytes) < 0 || bytes == 0))
+		return err_text(
+			err, -EINVAL,
+			"log option max-buffer-size is \"%.40s\", it must be a size such as 25m",
+			size);
+	if (json_add_string(log, "mode", mode ? mode : "blocking") < 0 ||
+	    json_add_u64(log, "maxBytes", bytes) < 0)
+		return err_oom(err);
+	return 0;
+}
+
+static int choose_log_credentials(const struct task *task, const struct container *c,
+                                  struct json_object *log, struct err *err)
+{
+	const char *strategy = json_text(c->document, "logsAuthStrategy"), *id = "instance";
+
+	if (strategy && strcmp(strategy, "ExecutionRole") == 0) {
+		if (!task->execution_credentials_id) {
+			err_text(err, 0, "No execution credentials set for the task");
+			if (err)
+				err->name = "HostConfigError";
+			return -EINVAL;
+		}
+		id = task->execution_credentials_id;
+	}
+	return json_add_string(log, "credentialsId", id) < 0 ? err_oom(err) : 0;
+}
+
+static int build_log(const struct task *task, const struct container *c,
+                     const struct spec_options *options, struct json_object **ret, struct err *err)
+{
+	struct json_object *log_config = json_get(c->host_config, "LogConfig"), *given;
+	_cleanup_json_ struct json_object *log = json_object_new_object(), *copy = NULL;
+	const char *driver = json_text(log_config, "Type");
+	int r;
+
+	given = json_get(log_config, "Config");
+	if (given && json_object_deep_copy(given, &copy, NULL) < 0)
+		return err_oom(err);
+	if (!copy)
+		copy = json_object_new_object();
+	if (!driver || !*driver)
+		driver = "json-file";
+	if (strcmp(driver, "awslogs") == 0 && options->logs_endpoint &&
+	    !json_text(copy, "awslogs-endpoint") &&
+	    json_add_string(copy, "awslogs-endpoint", options->logs_endpoint) < 0)
+		return err_oom(err);
+	r = choose_bound(copy, log, err);
+	if (r == 0)
+		r = choose_log_credentials(task, c, log, err);
+	if (r < 0)
+		return r;
+	if (json_add_string(log, "driver", driver) < 0 ||
+	    json_add(log, "options", json_object_get(copy)) < 0 ||
+	    json_add_string(log, "taskId", task->id) < 0 ||
+	    json_add_string(log, "taskArn", task->arn) < 0 ||
+	    json_add_string(log, "cluster", options->cluster) < 0 ||
+	    json_add_string(log, "containerName", c->name) < 0 ||
+	    json_add_string(log, "containerId", c->runtime_id) < 0)
+		return err_oom(err);
+	*ret = TAKE_PTR(log);
+	return 0;
+}
+
+static int add_list_of(struct json_object *obj, const char *name, struct json_object *list)
+{
+	return json_add(obj, name,
+	                json_is_zero(list) ? json_object_new_array() : json_object_get(list));
+}
+
+static int add_name_service(const struct container *c, struct json_object *obj)
+{
+	struct json_object *dns = json_object_new_object();
+
+	if (json_add(obj, "dns", dns) < 0)
+		return -ENOMEM;
+	if (add_list_of(dns, "servers", json_get(c->host_config, "Dns")) < 0 ||
+	    add_list_of(dns, "search", json_get(c->host_config, "DnsSearch")) < 0 ||
+	    add_list_of(dns, "options", json_get(c->host_config, "DnsOptions")) < 0)
+		return -ENOMEM;
+	return add_list_of(obj, "extraHosts", json_get(c->host_config, "ExtraHosts"));
+}
+
+static const char *config_or_image(const struct container *c, const char *name,
+                                   const char *otherwise)
+{
+	const char *text = json_text(c->config, name);
+
+	if (!text || !*text)
+		text = json_text(c->image_config, name);
+	return text && *text ? text : otherwise;
+}
+
+static int build_container(const struct task *task, const struct container *c,
+                           const struct spec_options *options, struct json_object **ret,
+                           struct err *err)
+{
+	_cleanup_json_ struct json_object *obj = json_object_new_object();
+	struct json_object *config = NULL, *log = NULL;
+	const char *seccomp = NULL;
+	bool privileged = false;
+	int r;
+
+	r = json_optional(json_get_bool(c->host_config, "Privileged", &privileged, err));
+	if (r == 0)
+		r = choose_seccomp(c, privileged, &seccomp, err);
+	if (r == 0)
+		r = build_config(task, c, options, privileged, &config, err);
+	if (r < 0)
+		return r;
+	if (json_add(obj, "config", config) < 0)
+		return err_oom(err);
+	r = build_log(task, c, options, &log, err);
+	if (r < 0)
+		return r;
+	if (json_add(obj, "log", log) < 0 || json_add_string(obj, "name", c->name) < 0 ||
+	    json_add_string(obj, "id", c->runtime_id) < 0 ||
+	    json_add(obj, "layers", json_object_get(c->layers)) < 0 ||
+	    json_add_string(obj, "user", config_or_image(c, "User", "")) < 0 ||
+	    json_add_string(obj, "stopSignal", config_or_image(c, "StopSignal", "SIGTERM")) < 0 ||
+	    json_add_string(obj, "seccomp", seccomp) < 0 ||
+	    json_add_bool(obj, "privileged", privileged) < 0 ||
+	    json_add_bool(obj, "init", false) < 0 || add_name_service(c, obj) < 0)
+		return err_oom(err);
+	*ret = TAKE_PTR(obj);
+	return 0;
+}
+
+int spec_container(const struct task *task, const struct container *c,
+                   const struct spec_options *options, struct json_object **ret, struct err *err)
+{
+	struct err why = {0};
+	int r;
+
+	r = build_container(task, c, options, ret, &why);
+	if (r < 0 && err) {
+		*err = why;
+		if (!err->name)
+			err->name = "CannotCreateContainerError";
+	}
+	return r;
+}

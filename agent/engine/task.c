@@ -1,0 +1,106 @@
+/* Tasks and containers as memory: names of their statuses, and letting go of them. */
+#include "agent/engine/task.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const char *const status_names[_TASK_STATUS_MAX] = {
+	[TASK_STATUS_NONE] = "NONE",       [TASK_STATUS_MANIFEST_PULLED] = "MANIFEST_PULLED",
+	[TASK_STATUS_PULLED] = "PULLED",   [TASK_STATUS_CREATED] = "CREATED",
+	[TASK_STATUS_RUNNING] = "RUNNING", [TASK_STATUS_STOPPED] = "STOPPED",
+};
+
+static const char *const mode_names[_NETWORK_MODE_MAX] = {
+	[NETWORK_MODE_BRIDGE] = "bridge",
+	[NETWORK_MODE_HOST] = "host",
+	[NETWORK_MODE_NONE] = "none",
+};
+
+const char *task_status_to_string(enum task_status status)
+{
+	return status_names[status];
+}
+
+int task_status_from_string(const char *word, enum task_status *ret)
+{
+	for (enum task_status s = 0; word && s < _TASK_STATUS_MAX; s++)
+		if (strcmp(word, status_names[s]) == 0) {
+			*ret = s;
+			return 0;
+		}
+	if (word && strcmp(word, "DEAD") == 0) {
+		*ret = TASK_STATUS_STOPPED;
+		return 0;
+	}
+	if (word && strcmp(word, "UNKNOWN") == 0) {
+		*ret = TASK_STATUS_NONE;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+const char *network_mode_to_string(enum network_mode mode)
+{
+	return mode_names[mode];
+}
+
+const char *dependency_condition_to_string(enum dependency_condition condition)
+{
+	static const char *const names[] = {
+		[DEPENDENCY_START] = "START",
+		[DEPENDENCY_COMPLETE] = "COMPLETE",
+		[DEPENDENCY_SUCCESS] = "SUCCESS",
+	};
+
+	return names[condition];
+}
+
+static void container_done(struct container *c)
+{
+	free(c->name);
+	free(c->image);
+	free(c->arn);
+	json_object_put(c->document);
+	json_object_put(c->config);
+	json_object_put(c->host_config);
+	for (size_t i = 0; i < c->n_dependencies; i++)
+		free(c->dependencies[i].container);
+	free(c->dependencies);
+	free(c->ports);
+	free(c->reason);
+	free(c->image_digest);
+	free(c->image_id);
+	free(c->bindings);
+	json_object_put(c->image_config);
+	json_object_put(c->layers);
+}
+
+struct task *task_free(struct task *task)
+{
+	if (!task)
+		return NULL;
+	for (size_t i = 0; i < task->n_containers; i++)
+		container_done(&task->containers[i]);
+	free(task->containers);
+	free(task->arn);
+	free(task->id);
+	free(task->family);
+	free(task->version);
+	free(task->cluster_arn);
+	free(task->launch_type);
+	free(task->service_name);
+	free(task->credentials_id);
+	free(task->execution_credentials_id);
+	free(task->reason);
+	json_object_put(task->document);
+	free(task);
+	return NULL;
+}
+
+struct container *task_container(const struct task *task, const char *name)
+{
+	for (size_t i = 0; i < task->n_containers; i++)
+		if (strcmp(task->containers[i].name, name) == 0)
+			return &task->containers[i];
+	return NULL;
+}

@@ -1,0 +1,292 @@
+/* agent/engine/spec and documents: Docker's rules for turning a definition into a process. */
+#include "tests/unit/cmocka_prelude.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/engine/documents.h"
+#include "agent/engine/spec.h"
+#include "agent/engine/task_parse.h"
+#include "lib/json.h"
+
+#define ARN "arn:aws:ecs:us-west-2:111122223333:task/blue/70947c96f64e483a612a3fd4303546e7"
+
+static const struct spec_options options = {.cluster = "blue",
+                                            .region = "us-west-2",
+                                            .task_iam_role = true,
+                                            .task_cgroup_limits = true};
+
+static struct json_object *parse(const char *text)
+{
+	struct json_object *obj = NULL;
+	struct err err = {0};
+
+	if (json_parse_object(text, strlen(text), 100000, &obj, &err) < 0)
+		fail_msg("%s in %s", err.text, text);
+	return obj;
+}
+
+static struct task *make_task(const char *task_members, const char *members,
+                              const char *host_config, const char *image_config)
+{
+	static const struct task_policy policy = {0};
+	_cleanup_json_ struct json_object *obj = NULL;
+	struct task *task = NULL;
+	struct err err = {0};
+	char text[4000];
+
+	snprintf(text, sizeof(text),
+	         "{\"arn\":\"" ARN "\",%s\"containers\":[{%s\"name\":\"a\",\"image\":\"b\","
+	         "\"dockerConfig\":{\"hostConfig\":\"{%s}\"}}]}",
+	         task_members, members, host_config);
+	obj = parse(text);
+	if (task_parse(obj, &policy, &task, &err) < 0)
+		fail_msg("%s in %s", err.text, text);
+	assert_int_equal(task_assign_ids(task), 0);
+	task->containers[0].image_config = parse(image_config);
+	task->containers[0].layers = json_object_new_array();
+	return task;
+}
+
+static struct json_object *spec(const struct task *task)
+{
+	struct json_object *obj = NULL;
+	struct err err = {0};
+
+	if (spec_container(task, &task->containers[0], &options, &obj, &err) < 0)
+		fail_msg("%s", err.text);
+	return obj;
+}
+
+static struct json_object *process_of(struct json_object *obj)
+{
+	return json_get(json_get(obj, "config"), "process");
+}
+
+static void test_entrypoint_and_command_combine_as_in_docker(void **state)
+{
+	static const char image[] = "{\"Entrypoint\":[\"ie\"],\"Cmd\":[\"ic\"]}";
+	static const struct {
+		const char *members, *image, *args;
+	} cases[] = {
+		{"", image, "[\"ie\",\"ic\"]"},
+		{"\"command\":[\"c\"],", image, "[\"ie\",\"c\"]"},
+		{"\"entryPoint\":[\"e\"],", image, "[\"e\"]"},
+		{"\"entryPoint\":[\"e\"],\"command\":[\"c\"],", image, "[\"e\",\"c\"]"},
+		{"\"command\":[],", "{\"Cmd\":[\"ic\"]}", "[\"ic\"]"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task =
+			make_task("", cases[i].members, "", cases[i].image);
+		_cleanup_json_ struct json_object *obj = spec(task);
+
+		assert_string_equal(json_to_text(json_get(process_of(obj), "args"), NULL),
+		                    cases[i].args);
+	}
+}
+
+static void test_no_command_at_all_is_an_error_with_its_ecs_name(void **state)
+{
+	_cleanup_(task_freep) struct task *task = make_task("", "", "", "{}");
+	struct json_object *obj = NULL;
+	struct err err = {0};
+
+	(void)state;
+	assert_int_equal(spec_container(task, &task->containers[0], &options, &obj, &err), -EINVAL);
+	assert_string_equal(err.name, "CannotCreateContainerError");
+}
+
+static bool has_env(struct json_object *obj, const char *entry)
+{
+	struct json_object *env = json_get(process_of(obj), "env");
+
+	for (size_t i = 0; i < json_object_array_length(env); i++)
+		if (strcmp(json_object_get_string(json_object_array_get_idx(env, i)), entry) == 0)
+			return true;
+	return false;
+}
+
+static void test_environment_has_dockers_precedence_and_the_agents_variables(void **state)
+{
+	_cleanup_(task_freep) struct task *task = make_task(
+		"\"roleCredentials\":{\"credentialsId\":\"c-9\"},",
+		"\"environment\":{\"A\":\"task\",\"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI\":\"/mine\"},",
+		"", "{\"Cmd\":[\"x\"],\"Env\":[\"A=image\",\"B=image=2\",\"PATH=/p\"]}");
+	_cleanup_json_ struct json_object *obj = spec(task);
+	char uri[100];
+
+	(void)state;
+	snprintf(uri, sizeof(uri), "ECS_CONTAINER_METADATA_URI_V4=http://169.254.170.2/v4/%s",
+	         task->containers[0].endpoint_id);
+	assert_true(has_env(obj, "A=task"));
+	assert_true(has_env(obj, "B=image=2"));
+	assert_true(has_env(obj, "PATH=/p"));
+	assert_true(has_env(obj, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/c-9"));
+	assert_true(has_env(obj, uri));
+	assert_true(has_env(obj, "AWS_REGION=us-west-2"));
+	assert_false(has_env(obj, "A=image"));
+}
+
+static void test_capabilities_add_and_drop_as_docker_combines_them(void **state)
+{
+	static const struct {
+		const char *host_config;
+		int n;
+		const char *has, *lacks;
+	} cases[] = {
+		{"", 14, "CAP_CHOWN", "CAP_SYS_ADMIN"},
+		{"\\\"CapAdd\\\":[\\\"NET_ADMIN\\\"]", 15, "CAP_NET_ADMIN", "CAP_SYS_ADMIN"},
+		{"\\\"CapDrop\\\":[\\\"ALL\\\"],\\\"CapAdd\\\":[\\\"cap_kill\\\"]", 1, "CAP_KILL",
+	         "CAP_CHOWN"},
+		{"\\\"CapAdd\\\":[\\\"ALL\\\"],\\\"CapDrop\\\":[\\\"SYS_ADMIN\\\"]", 40, "CAP_BPF",
+	         "CAP_SYS_ADMIN"},
+		{"\\\"Privileged\\\":true", 41, "CAP_SYS_ADMIN", "CAP_NONE"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task =
+			make_task("", "", cases[i].host_config, "{\"Cmd\":[\"x\"]}");
+		_cleanup_json_ struct json_object *obj = spec(task);
+		struct json_object *caps =
+			json_get(json_get(process_of(obj), "capabilities"), "bounding");
+		const char *text = json_to_text(caps, NULL);
+
+		assert_int_equal(json_object_array_length(caps), cases[i].n);
+		assert_non_null(strstr(text, cases[i].has));
+		assert_null(strstr(text, cases[i].lacks));
+	}
+}
+
+static void test_limits_are_in_the_units_of_the_runtime_spec(void **state)
+{
+	_cleanup_(task_freep) struct task *task = make_task(
+		"\"cpu\":0.25,\"memory\":64,", "\"cpu\":1,\"memory\":2,",
+		"\\\"MemoryReservation\\\":1048576,\\\"Ulimits\\\":[{\\\"Name\\\":\\\"nofile\\\",\\\"Soft\\\":10,\\\"Hard\\\":-1}]",
+		"{\"Cmd\":[\"x\"]}");
+	_cleanup_json_ struct json_object *obj = spec(task), *setup = NULL;
+	struct json_object *resources =
+		json_get(json_get(json_get(obj, "config"), "linux"), "resources");
+
+	(void)state;
+	assert_string_equal(json_to_text(json_get(resources, "cpu"), NULL), "{\"shares\":2}");
+	assert_string_equal(json_to_text(json_get(resources, "memory"), NULL),
+	                    "{\"limit\":4194304,\"reservation\":1048576}");
+	assert_string_equal(
+		json_to_text(json_get(process_of(obj), "rlimits"), NULL),
+		"[{\"type\":\"RLIMIT_NOFILE\",\"soft\":10,\"hard\":18446744073709551615}]");
+	assert_int_equal(spec_task(task, &options, &setup, NULL), 0);
+	assert_string_equal(
+		json_to_text(json_get(setup, "cgroup"), NULL),
+		"{\"cpuQuotaUsec\":25000,\"cpuPeriodUsec\":100000,\"memoryBytes\":67108864}");
+}
+
+static void test_a_container_above_its_task_is_refused(void **state)
+{
+	_cleanup_(task_freep) struct task *task =
+		make_task("\"memory\":64,", "\"memory\":65,", "", "{\"Cmd\":[\"x\"]}");
+	struct json_object *setup = NULL;
+	struct err err = {0};
+
+	(void)state;
+	assert_int_equal(spec_task(task, &options, &setup, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "task memory spec builder"));
+}
+
+static void test_log_options_choose_mode_bound_and_credentials(void **state)
+{
+	_cleanup_(task_freep) struct task *task = make_task(
+		"\"executionRoleCredentials\":{\"credentialsId\":\"e-1\"},",
+		"\"logsAuthStrategy\":\"ExecutionRole\",",
+		"\\\"LogConfig\\\":{\\\"Type\\\":\\\"awslogs\\\",\\\"Config\\\":{\\\"mode\\\":\\\"non-blocking\\\",\\\"max-buffer-size\\\":\\\"25m\\\"}}",
+		"{\"Cmd\":[\"x\"]}");
+	_cleanup_json_ struct json_object *obj = spec(task);
+	struct json_object *log = json_get(obj, "log");
+
+	(void)state;
+	assert_string_equal(json_text(log, "driver"), "awslogs");
+	assert_string_equal(json_text(log, "mode"), "non-blocking");
+	assert_string_equal(json_text(log, "credentialsId"), "e-1");
+	assert_int_equal(json_object_get_int64(json_get(log, "maxBytes")), 25 * 1024 * 1024);
+}
+
+static void test_bad_values_are_named(void **state)
+{
+	static const struct {
+		const char *host_config, *word;
+	} cases[] = {
+		{"\\\"CapAdd\\\":[\\\"NET_FOO\\\"]", "NET_FOO"},
+		{"\\\"Ulimits\\\":[{\\\"Name\\\":\\\"foo\\\",\\\"Soft\\\":1,\\\"Hard\\\":1}]",
+	         "foo"},
+		{"\\\"SecurityOpt\\\":[\\\"apparmor:x\\\"]", "apparmor"},
+		{"\\\"LogConfig\\\":{\\\"Config\\\":{\\\"mode\\\":\\\"fast\\\"}}", "fast"},
+		{"\\\"Devices\\\":[{\\\"PathOnHost\\\":\\\"/nonexistent\\\"}]", "/nonexistent"},
+		{"\\\"Memory\\\":10485760,\\\"MemorySwap\\\":5", "MemorySwap"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task =
+			make_task("", "", cases[i].host_config, "{\"Cmd\":[\"x\"]}");
+		struct json_object *obj = NULL;
+		struct err err = {0};
+
+		assert_true(spec_container(task, &task->containers[0], &options, &obj, &err) < 0);
+		if (!strstr(err.text, cases[i].word))
+			fail_msg("row %zu: \"%s\" should name %s", i, err.text, cases[i].word);
+	}
+}
+
+static void test_documents_carry_what_sdk_users_read(void **state)
+{
+	static const struct document_options doc_options = {.cluster = "blue",
+	                                                    .availability_zone = "us-west-2a"};
+	_cleanup_(task_freep) struct task *task =
+		make_task("\"family\":\"web\",\"version\":\"3\",\"launchType\":\"EC2\",",
+	                  "\"portMappings\":[{\"containerPort\":80}],", "", "{\"Cmd\":[\"x\"]}");
+	struct network_binding *binding = calloc(1, sizeof(*binding));
+	_cleanup_json_ struct json_object *all = NULL;
+	struct json_object *doc, *own;
+	char path[64];
+
+	(void)state;
+	*binding = (struct network_binding){
+		.container_port = 80, .host_port = 32768, .bind_ip = "0.0.0.0"};
+	task->containers[0].bindings = binding;
+	task->containers[0].n_bindings = 1;
+	task->containers[0].started_realtime_usec = 1782864000123456;
+	strcpy(task->containers[0].address, "172.29.0.5");
+	assert_int_equal(documents_build(task, &doc_options, &all), 0);
+	assert_int_equal(json_object_object_length(all), 4);
+	snprintf(path, sizeof(path), "/v4/%s/task", task->containers[0].endpoint_id);
+	doc = json_get(all, path);
+	assert_string_equal(json_text(doc, "TaskARN"), ARN);
+	assert_string_equal(json_text(doc, "LaunchType"), "EC2");
+	own = json_object_array_get_idx(json_get(doc, "Containers"), 0);
+	assert_string_equal(json_text(own, "StartedAt"), "2026-07-01T00:00:00.123456000Z");
+	assert_string_equal(
+		json_to_text(json_get(own, "Ports"), NULL),
+		"[{\"ContainerPort\":80,\"Protocol\":\"tcp\",\"HostPort\":32768,\"HostIp\":\"0.0.0.0\"}]");
+	assert_string_equal(json_to_text(json_get(own, "Networks"), NULL),
+	                    "[{\"NetworkMode\":\"bridge\",\"IPv4Addresses\":[\"172.29.0.5\"]}]");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_entrypoint_and_command_combine_as_in_docker),
+		cmocka_unit_test(test_no_command_at_all_is_an_error_with_its_ecs_name),
+		cmocka_unit_test(test_environment_has_dockers_precedence_and_the_agents_variables),
+		cmocka_unit_test(test_capabilities_add_and_drop_as_docker_combines_them),
+		cmocka_unit_test(test_limits_are_in_the_units_of_the_runtime_spec),
+		cmocka_unit_test(test_a_container_above_its_task_is_refused),
+		cmocka_unit_test(test_log_options_choose_mode_bound_and_credentials),
+		cmocka_unit_test(test_bad_values_are_named),
+		cmocka_unit_test(test_documents_carry_what_sdk_users_read),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

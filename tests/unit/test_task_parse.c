@@ -1,0 +1,206 @@
+/* agent/engine/task_parse: what a payload's task becomes, and what is refused by name. */
+#include "tests/unit/cmocka_prelude.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/engine/task_parse.h"
+#include "lib/json.h"
+
+#define ARN "arn:aws:ecs:us-west-2:111122223333:task/blue/70947c96f64e483a612a3fd4303546e7"
+
+static struct json_object *parse(const char *text)
+{
+	struct json_object *obj = NULL;
+	struct err err = {0};
+
+	if (json_parse_object(text, strlen(text), 100000, &obj, &err) < 0)
+		fail_msg("%s in %s", err.text, text);
+	return obj;
+}
+
+static int try_task(const char *text, const struct task_policy *policy, struct task **ret,
+                    struct err *err)
+{
+	_cleanup_json_ struct json_object *obj = parse(text);
+
+	return task_parse(obj, policy, ret, err);
+}
+
+static void test_a_task_keeps_everything_but_its_credentials(void **state)
+{
+	static const char text[] =
+		"{\"arn\":\"" ARN
+		"\",\"desiredStatus\":\"RUNNING\",\"family\":\"web\",\"version\":\"3\","
+		"\"cpu\":0.5,\"memory\":512,\"networkMode\":\"bridge\",\"surprise\":{\"x\":1},"
+		"\"roleCredentials\":{\"credentialsId\":\"c-1\",\"accessKeyId\":\"AKIA\",\"secretAccessKey\":\"CANARY\"},"
+		"\"volumes\":[{\"name\":\"tmp\",\"type\":\"host\",\"host\":{\"sourcePath\":\"/srv\"}}],"
+		"\"containers\":[{\"name\":\"app\",\"image\":\"nginx\",\"cpu\":128,\"memory\":256,\"essential\":true,"
+		"\"portMappings\":[{\"containerPort\":80,\"hostPort\":0,\"protocol\":\"tcp\"},{\"containerPort\":53,\"protocol\":\"udp\"}],"
+		"\"mountPoints\":[{\"sourceVolume\":\"tmp\",\"containerPath\":\"/t\",\"readOnly\":true}],"
+		"\"stopTimeout\":7,\"overrides\":\"{\\\"command\\\":[\\\"x\\\"]}\",\"links\":[],"
+		"\"dockerConfig\":{\"config\":\"{\\\"User\\\":\\\"1\\\"}\",\"hostConfig\":\"{\\\"NetworkMode\\\":\\\"bridge\\\",\\\"CapAdd\\\":[],\\\"Init\\\":false}\"}},"
+		"{\"name\":\"side\",\"image\":\"busybox\",\"dependsOn\":[{\"containerName\":\"app\",\"condition\":\"START\"}]}]}";
+	static const struct task_policy policy = {0};
+	_cleanup_(task_freep) struct task *task = NULL, *again = NULL;
+	struct err err = {0};
+
+	(void)state;
+	if (try_task(text, &policy, &task, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_string_equal(task->id, "70947c96f64e483a612a3fd4303546e7");
+	assert_int_equal(task->n_containers, 2);
+	assert_int_equal(task->containers[0].n_ports, 2);
+	assert_true(task->containers[0].ports[1].udp);
+	assert_int_equal(task->containers[0].stop_timeout_usec, 7000000);
+	assert_string_equal(json_object_get_string(json_object_array_get_idx(
+				    json_get(task->containers[0].document, "command"), 0)),
+	                    "x");
+	assert_int_equal(task->containers[1].n_dependencies, 1);
+	assert_string_equal(task->credentials_id, "c-1");
+	assert_null(strstr(json_to_text(task->document, NULL), "CANARY"));
+
+	assert_int_equal(task_assign_ids(task), 0);
+	assert_int_equal(strlen(task->containers[0].runtime_id), 64);
+	assert_int_equal(strlen(task->containers[0].endpoint_id), 36);
+	assert_string_not_equal(task->containers[0].runtime_id, task->containers[1].runtime_id);
+
+	assert_int_equal(task_parse_stored(task->document, &again, &err), 0);
+	assert_string_equal(again->credentials_id, "c-1");
+	assert_string_equal(json_to_text(again->document, NULL),
+	                    json_to_text(task->document, NULL));
+}
+
+static void test_a_task_to_stop_needs_its_arn_only(void **state)
+{
+	static const struct task_policy policy = {0};
+	_cleanup_(task_freep) struct task *task = NULL;
+	struct err err = {0};
+
+	(void)state;
+	assert_int_equal(try_task("{\"arn\":\"" ARN
+	                          "\",\"desiredStatus\":\"STOPPED\",\"networkMode\":\"awsvpc\"}",
+	                          &policy, &task, &err),
+	                 0);
+	assert_int_equal(task->desired, TASK_STATUS_STOPPED);
+	assert_int_equal(task->n_containers, 0);
+}
+
+/* Members of the first container, then of hostConfig and config; each must be refused by name. */
+static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
+{
+	static const struct {
+		const char *task, *container, *host_config, *config, *word;
+	} cases[] = {
+		{"\"networkMode\":\"awsvpc\",", "", "", "", "awsvpc"},
+		{"\"networkMode\":\"weird\",", "", "", "", "weird"},
+		{"\"pidMode\":\"task\",", "", "", "", "pidMode"},
+		{"\"ipcMode\":\"host\",", "", "", "", "ipcMode"},
+		{"\"cpu\":-1,", "", "", "", "cpu"},
+		{"\"memory\":\"512\",", "", "", "", "memory"},
+		{"\"enableFaultInjection\":true,", "", "", "", "enableFaultInjection"},
+		{"\"proxyConfiguration\":{\"type\":\"APPMESH\"},", "", "", "",
+	         "proxyConfiguration"},
+		{"\"volumes\":[{\"name\":\"v\",\"type\":\"efs\"}],", "", "", "", "efs"},
+		{"\"volumes\":[{\"name\":\"v\",\"host\":{\"sourcePath\":\"x\"}}],", "", "", "",
+	         "sourcePath"},
+		{"\"attachments\":[{\"attachmentType\":\"amazonebs\"}],", "", "", "", "amazonebs"},
+		{"", "\"secrets\":[{\"name\":\"x\"}],", "", "", "secrets"},
+		{"", "\"environmentFiles\":[{}],", "", "", "environmentFiles"},
+		{"", "\"restartPolicy\":{\"enabled\":true},", "", "", "restartPolicy"},
+		{"", "\"healthCheckType\":\"docker\",", "", "", "healthCheck"},
+		{"", "\"links\":[\"db\"],", "", "", "links"},
+		{"", "\"portMappings\":[{\"containerPortRange\":\"1-2\"}],", "", "",
+	         "containerPortRange"},
+		{"", "\"portMappings\":[{\"containerPort\":70000}],", "", "", "containerPort"},
+		{"", "\"portMappings\":[{\"containerPort\":1,\"protocol\":\"sctp\"}],", "", "",
+	         "sctp"},
+		{"", "\"dependsOn\":[{\"containerName\":\"a\",\"condition\":\"HEALTHY\"}],", "", "",
+	         "HEALTHY"},
+		{"", "\"dependsOn\":[{\"containerName\":\"ghost\",\"condition\":\"START\"}],", "",
+	         "", "ghost"},
+		{"", "\"mountPoints\":[{\"sourceVolume\":\"ghost\",\"containerPath\":\"/x\"}],", "",
+	         "", "ghost"},
+		{"", "\"environment\":{\"a=b\":\"c\"},", "", "", "a=b"},
+		{"", "\"environment\":{\"a\":1},", "", "", "environment"},
+		{"", "\"command\":[1],", "", "", "command"},
+		{"", "\"overrides\":\"{\\\"cpu\\\":1}\",", "", "", "cpu"},
+		{"", "\"registryAuthentication\":{\"type\":\"asm\"},", "", "", "Secrets Manager"},
+		{"", "", "\\\"PidMode\\\":\\\"host\\\"", "", "pidMode"},
+		{"", "", "\\\"Init\\\":true", "", "initProcessEnabled"},
+		{"", "", "\\\"Frobnicate\\\":1", "", "Frobnicate"},
+		{"", "", "\\\"NetworkMode\\\":\\\"host\\\"", "", "NetworkMode"},
+		{"", "", "\\\"Privileged\\\":true", "", "ECS_DISABLE_PRIVILEGED"},
+		{"", "", "", "\\\"Healthcheck\\\":{\\\"Test\\\":[\\\"CMD\\\"]}", "healthCheck"},
+		{"", "", "", "\\\"Tty\\\":true", "pseudoTerminal"},
+		{"", "", "", "\\\"WorkingDir\\\":\\\"rel\\\"", "workingDirectory"},
+		{"", "", "", "\\\"User\\\":1", "User"},
+	};
+	static const struct task_policy policy = {.privileged_disabled = true};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task = NULL;
+		struct err err = {0};
+		char text[2000];
+		int r;
+
+		snprintf(text, sizeof(text),
+		         "{\"arn\":\"" ARN "\",%s\"containers\":[{%s\"name\":\"a\",\"image\":\"b\","
+		         "\"dockerConfig\":{\"hostConfig\":\"{%s}\",\"config\":\"{%s}\"}}]}",
+		         cases[i].task, cases[i].container, cases[i].host_config, cases[i].config);
+		r = try_task(text, &policy, &task, &err);
+		if (r >= 0 || !strstr(err.text, cases[i].word))
+			fail_msg("row %zu: %d, \"%s\" should name %s", i, r, err.text,
+			         cases[i].word);
+	}
+}
+
+static void test_hostile_names_and_shapes_are_refused(void **state)
+{
+	static const char *const bad[] = {
+		"{}",
+		"{\"arn\":\"x\",\"containers\":[]}",
+		"{\"arn\":\"arn:aws:ecs:x:1:task/..\",\"containers\":[{\"name\":\"a\",\"image\":\"b\"}]}",
+		"{\"arn\":\"arn:aws:ecs:x:1:task/a.b\",\"containers\":[{\"name\":\"a\",\"image\":\"b\"}]}",
+		"{\"arn\":\"" ARN "\"}",
+		"{\"arn\":\"" ARN "\",\"containers\":[]}",
+		"{\"arn\":\"" ARN "\",\"containers\":[null]}",
+		"{\"arn\":\"" ARN "\",\"containers\":[{\"name\":\"../x\",\"image\":\"b\"}]}",
+		"{\"arn\":\"" ARN "\",\"containers\":[{\"name\":\"a\",\"image\":\"\"}]}",
+		"{\"arn\":\"" ARN
+		"\",\"containers\":[{\"name\":\"a\",\"image\":\"b\"},{\"name\":\"a\",\"image\":\"b\"}]}",
+		"{\"arn\":\"" ARN
+		"\",\"desiredStatus\":\"MAYBE\",\"containers\":[{\"name\":\"a\",\"image\":\"b\"}]}",
+		"{\"arn\":\"" ARN
+		"\",\"containers\":[{\"name\":\"a\",\"image\":\"b\",\"dockerConfig\":{\"config\":\"{\"}}]}",
+		"{\"arn\":\"" ARN
+		"\",\"roleCredentials\":{\"credentialsId\":\"a/b\"},\"containers\":[{\"name\":\"a\",\"image\":\"b\"}]}",
+		"{\"arn\":\"" ARN
+		"\",\"roleCredentials\":{},\"containers\":[{\"name\":\"a\",\"image\":\"b\"}]}",
+	};
+	static const struct task_policy policy = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		_cleanup_(task_freep) struct task *task = NULL;
+		struct err err = {0};
+		int r = try_task(bad[i], &policy, &task, &err);
+
+		if (r >= 0 || !err.text[0])
+			fail_msg("row %zu was taken: %s", i, bad[i]);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_task_keeps_everything_but_its_credentials),
+		cmocka_unit_test(test_a_task_to_stop_needs_its_arn_only),
+		cmocka_unit_test(test_what_cannot_be_honoured_is_refused_by_name),
+		cmocka_unit_test(test_hostile_names_and_shapes_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
