@@ -305,15 +305,16 @@ static int copy_without_credentials(struct json_object *obj, struct json_object 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		struct json_object *credentials = json_get(copy, names[i]);
 		_cleanup_json_ struct json_object *id =
-			json_object_get(json_get(credentials, "credentialsId"));
+		        json_object_get(json_get(credentials, "credentialsId"));
 		struct json_object *stripped;
 
 		if (!credentials)
 			continue;
 		json_object_object_del(copy, names[i]);
 		stripped = json_object_new_object();
-		if (json_add(stripped, "credentialsId", json_object_get(id)) < 0 ||
-		    json_add(copy, names[i], stripped) < 0)
+		if (json_add(copy, names[i], stripped) < 0)
+			return err_oom(err);
+		if (id && json_add(stripped, "credentialsId", json_object_get(id)) < 0)
 			return err_oom(err);
 	}
 	*ret = TAKE_PTR(copy);
