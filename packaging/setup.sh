@@ -1,0 +1,80 @@
+# What packaging/quickstart, tests/run and tests/bench/run share: packages, users and the build.
+# To be sourced by bash.
+
+ECS_BUILD_PACKAGES="gcc make autoconf automake pkg-config git ca-certificates libc6-dev linux-libc-dev
+	libcurl4-openssl-dev libwslay-dev libjson-c-dev libsystemd-dev libcap-dev libseccomp-dev
+	libsqlite3-dev libarchive-dev zlib1g-dev libzstd-dev libisal-dev libssl-dev libnl-route-3-dev
+	libnftables-dev libmicrohttpd-dev libcmocka-dev"
+# The stand-in for AWS, a registry, and an image to run.
+ECS_STANDIN_PACKAGES="python3 python3-aiohttp python3-botocore python3-cryptography docker-registry
+	skopeo busybox-static iproute2 nftables util-linux"
+ECS_TEST_PACKAGES="python3-pytest python3-boto3 awscli umoci mmdebstrap clang-format libarchive-tools
+	zstd attr acl libcap2-bin procps curl"
+
+# Debian's Python: pip and pyenv versions lack its modules.
+ECS_PYTHON=/usr/bin/python3
+
+ecs_say() { printf '%s\n' "$*" >&2; }
+
+# Packages that are missing, all others are left alone.
+ecs_install() {
+	local missing=() p
+	for p in "$@"; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+	done
+	[ ${#missing[@]} -eq 0 ] && return 0
+	ecs_say "Installing ${missing[*]}"
+	apt-get update -qq || return
+	# Services that packages bring must not start here: a registry of ours does.
+	local policy=/usr/sbin/policy-rc.d made=
+	if [ ! -e "$policy" ]; then
+		printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made=1
+	fi
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		"${missing[@]}" >/dev/null
+	local r=$?
+	[ -z "$made" ] || rm -f "$policy"
+	return $r
+}
+
+ECS_USERS="ecs-agent ecs-image ecs-metadata ecs-logs"
+ECS_USERS_MADE=
+
+# System users of the daemons; ecs_remove_users takes away those made here.
+ecs_make_users() {
+	local u
+	for u in $ECS_USERS; do
+		getent passwd "$u" >/dev/null && continue
+		useradd --system --user-group --no-create-home --home-dir /nonexistent \
+			--shell /usr/sbin/nologin "$u" || return
+		ECS_USERS_MADE="$ECS_USERS_MADE $u"
+	done
+}
+
+ecs_remove_users() {
+	local u
+	for u in $ECS_USERS_MADE; do
+		userdel "$u" 2>/dev/null
+	done
+	ECS_USERS_MADE=
+}
+
+# ecs_build SOURCE BUILD_DIR ROOT [configure options]: build and install under ROOT.
+ecs_build() {
+	local source=$1 build=$2 root=$3
+	shift 3
+	[ -x "$source/configure" ] || (cd "$source" && ./.autogen.sh) >"$build.autogen.log" 2>&1 || {
+		cat "$build.autogen.log" >&2
+		return 1
+	}
+	mkdir -p "$build" "$root" &&
+		(cd "$build" && "$source/configure" --quiet --prefix=/usr --libexecdir=/usr/libexec "$@" \
+			>"$build.configure.log" 2>&1) || {
+		tail -40 "$build.configure.log" >&2
+		return 1
+	}
+	make -C "$build" -s -j"$(nproc)" install DESTDIR="$root" >"$build.make.log" 2>&1 || {
+		tail -60 "$build.make.log" >&2
+		return 1
+	}
+}

@@ -1,0 +1,1 @@
+"""A whole node for tests, the quickstart and the benchmark: registry, images, daemons."""

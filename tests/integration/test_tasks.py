@@ -1,0 +1,193 @@
+"""Tasks from assignment to STOPPED on a whole node, and what a user meets first when it fails."""
+
+import signal
+import socket
+import urllib.request
+
+import pytest
+from controlplane.client import wait_for
+from harness.taskdef import container, task
+
+
+def only(found):
+    """The only container of a task as the control plane knows it."""
+    assert len(found["containers"]) == 1
+    return found["containers"][0]
+
+
+def run_to_end(node, definition, timeout=60):
+    arn = node.standin.run_task(definition)
+    return node.standin.wait_task(arn, "STOPPED", timeout)
+
+
+def wait_log(node, predicate, group="g", timeout=60):
+    return wait_for(
+        lambda: predicate(node.standin.logs(group)) and node.standin.logs(group), timeout,
+        lambda: f"log is {node.standin.logs(group)}",
+    )  # fmt: skip
+
+
+def test_a_task_runs_logs_and_reports_its_exit_code(node, busybox):
+    found = run_to_end(node, task(container(busybox, "echo hello; echo there >&2; exit 3")))
+    assert only(found)["exitCode"] == 3
+    assert [s["status"] for s in found["timeline"]][-1] == "STOPPED"
+    lines = wait_log(node, lambda lines: len(lines) == 2)
+    assert sorted(lines) == ["hello", "there"]
+    node.wait_clean()
+
+
+def test_containers_of_a_task_share_nothing_they_should_not(node, busybox):
+    script = "hostname; id -u; ls /proc | grep -c '^[0-9]'; cat /proc/self/status | grep -E 'CapEff|Seccomp:'"
+    run_to_end(node, task(container(busybox, script)))
+    lines = wait_log(node, lambda lines: len(lines) == 5)
+    assert len(lines[0]) == 12
+    assert "CapEff:\t00000000a80425fb" in lines
+    assert "Seccomp:\t2" in lines
+
+
+@pytest.mark.parametrize("signal_name,code", [("KILL", 137), ("TERM", 143)])
+def test_an_end_by_signal_is_128_plus_n(node, busybox, signal_name, code):
+    # As pid 1 a shell is not killed by its own signals, so a child of it ends in its place.
+    script = f"sh -c 'kill -{signal_name} $$'; exit $?"
+    assert only(run_to_end(node, task(container(busybox, script))))["exitCode"] == code
+
+
+def test_command_not_found_is_127_with_the_ecs_reason(node, busybox):
+    found = run_to_end(node, task(container(busybox, ["nosuchcommand"])))
+    assert only(found)["exitCode"] == 127
+    assert only(found)["reason"].startswith("CannotStartContainerError: ")
+    assert "nosuchcommand" in only(found)["reason"]
+    node.wait_clean()
+
+
+def test_a_file_that_is_not_executable_is_126(node, busybox):
+    found = run_to_end(node, task(container(busybox, ["/etc/not-executable"])))
+    assert only(found)["exitCode"] == 126
+    assert only(found)["reason"].startswith("CannotStartContainerError: ")
+
+
+def test_an_image_that_is_not_there_is_named(node, registry):
+    found = run_to_end(node, task(container(f"{registry.host}/absent:1")))
+    assert only(found)["reason"].startswith(("CannotPullContainerError: ", "CannotPullImageManifestError: "))
+    assert "absent" in only(found)["reason"]
+    assert "exitCode" not in only(found)
+
+
+def test_oom_kill_is_reported_truthfully(node, busybox):
+    # A single process that takes more than its limit of 64 MiB.
+    found = run_to_end(node, task(container(busybox, ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"])))
+    assert only(found)["exitCode"] == 137
+    assert only(found)["reason"] == "OutOfMemoryError: Container killed due to memory usage"
+
+
+def test_the_end_of_an_essential_container_stops_the_others(node, busybox):
+    definition = task(
+        container(busybox, "sleep 0.5; exit 7", name="main"),
+        container(busybox, "trap 'exit 9' TERM; while :; do sleep 0.1; done", name="side", essential=False),
+    )
+    found = run_to_end(node, definition)
+    codes = {c["name"]: c["exitCode"] for c in found["containers"]}
+    assert codes == {"main": 7, "side": 9}
+
+
+def test_a_container_that_ignores_sigterm_is_killed_after_its_timeout(node, busybox):
+    definition = task(container(busybox, "trap '' TERM; echo up; while :; do sleep 0.1; done", stopTimeout=2))
+    arn = node.standin.run_task(definition)
+    node.standin.wait_task(arn, "RUNNING")
+    wait_log(node, lambda lines: "up" in lines)
+    node.standin.stop_task(arn)
+    assert only(node.standin.wait_task(arn, "STOPPED"))["exitCode"] == 137
+    node.wait_clean()
+
+
+def test_a_dynamic_port_is_reported_and_answers(node, busybox):
+    definition = task(
+        container(busybox, "echo hi >/tmp/index.html; exec httpd -f -p 80 -h /tmp",
+                  portMappings=[{"containerPort": 80, "hostPort": 0}])
+    )  # fmt: skip
+    arn = node.standin.run_task(definition)
+    found = node.standin.wait_task(arn, "RUNNING")
+    binding = only(found)["networkBindings"][0]
+    assert binding["containerPort"] == 80 and binding["protocol"] == "tcp"
+
+    def answers():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{binding['hostPort']}/index.html", timeout=2) as r:
+                return r.read() == b"hi\n"
+        except OSError:
+            return False
+
+    wait_for(answers, 20, "the published port does not answer")
+    node.standin.stop_task(arn)
+    node.standin.wait_task(arn, "STOPPED")
+    node.wait_clean()
+
+
+def test_a_port_that_is_taken_is_named(node, busybox):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = run_to_end(
+            node, task(container(busybox, "sleep 60", portMappings=[{"containerPort": 80, "hostPort": port}]))
+        )
+    assert str(port) in only(found)["reason"]
+    assert only(found)["reason"].split(":")[0] in ("CannotStartContainerError", "CannotCreateContainerError")
+    node.wait_clean()
+
+
+@pytest.mark.parametrize("mode", ["host", "none"])
+def test_other_network_modes(node, busybox, mode):
+    definition = task(container(busybox, "ip -o link | wc -l; exit 5"), network_mode=mode)
+    assert only(run_to_end(node, definition))["exitCode"] == 5
+    lines = wait_log(node, lambda lines: len(lines) == 1)
+    assert (int(lines[0]) == 1) == (mode == "none")
+    node.wait_clean()
+
+
+def test_dependencies_are_started_in_order(node, busybox):
+    definition = task(
+        container(busybox, "echo first; exit 0", name="init", essential=False),
+        container(busybox, "echo second", name="app",
+                  dependsOn=[{"containerName": "init", "condition": "SUCCESS"}]),
+    )  # fmt: skip
+    run_to_end(node, definition)
+    lines = wait_log(node, lambda lines: len(lines) == 2)
+    events = sorted(node.standin.log_events("g"), key=lambda e: e["timestamp"])
+    assert [e["message"] for e in events] == ["first", "second"], lines
+
+
+def test_a_malformed_task_is_stopped_with_its_reason_and_the_agent_goes_on(node, busybox):
+    bad = {
+        "arn": "arn:aws:ecs:us-west-2:111122223333:task/default/00000000000000000000000000000bad",
+        "desiredStatus": "RUNNING", "family": "x", "version": "1",
+        "containers": [{"name": "a", "image": busybox, "links": ["ghost"]}],
+    }  # fmt: skip
+    arn = node.standin.send_task(bad)
+    found = node.standin.wait_task(arn, "STOPPED")
+    assert "UnrecogniedTaskError: Error loading task - " in found["reason"]
+    assert "links" in found["reason"]
+    assert only(run_to_end(node, task(container(busybox, "exit 0"))))["exitCode"] == 0
+
+
+def test_malformed_frames_do_not_end_the_agent(node, busybox):
+    pid = node.pid("agent")
+    for frame in ("", "{", "[]", '{"type":1}', '{"type":"PayloadMessage"}', '{"type":"PayloadMessage","message":{"tasks":1}}',
+                  '{"type":"NoSuchMessage","message":{}}', "\x00", '{"type":"HeartbeatMessage","message":{"messageId":"a","messageId":"b"}}'):  # fmt: skip
+        node.standin.send_frame(frame)
+    assert only(run_to_end(node, task(container(busybox, "exit 0"))))["exitCode"] == 0
+    assert node.pid("agent") == pid and node.processes["agent"].poll() is None
+
+
+def test_stopping_the_agent_takes_no_time_and_leaves_tasks_running(node, busybox):
+    arn = node.standin.run_task(task(container(busybox, "while :; do sleep 0.1; done", stopTimeout=2)))
+    node.standin.wait_task(arn, "RUNNING")
+    before = node.task_processes(arn)
+    assert node.kill("agent", signal.SIGTERM) == 0
+    assert node.task_processes(arn) >= {node.supervisor_pid(arn)}
+    assert node.supervisor_pid(arn) in before
+    node.start_daemon("agent")
+    node.wait_connected()
+    node.standin.stop_task(arn)
+    node.standin.wait_task(arn, "STOPPED")
+    node.wait_clean()
