@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <pwd.h>
 #include <seccomp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,22 +16,6 @@
 #include <unistd.h>
 
 #include "lib/cleanup.h"
-
-int user_lookup(const char *name, uid_t *ret_uid, gid_t *ret_gid, struct err *err)
-{
-	char buf[16384];
-	struct passwd entry, *found = NULL;
-	int r;
-
-	r = getpwnam_r(name, &entry, buf, sizeof(buf), &found);
-	if (r != 0)
-		return err_set(err, -r, "look up user %s", name);
-	if (!found)
-		return err_text(err, -ESRCH, "there is no user %s on this host", name);
-	*ret_uid = entry.pw_uid;
-	*ret_gid = entry.pw_gid;
-	return 0;
-}
 
 static bool has_bit(uint64_t set, int cap)
 {

@@ -42,5 +42,5 @@ const char *const *confine_base_syscalls(void);
  * programs that hold credentials. */
 int confine_no_dumps(struct err *err);
 
-/* uid and primary gid of a user: -ESRCH if there is none. */
+/* uid and primary gid of a user: -ESRCH if there is none. In libbase.a: needs libc only. */
 int user_lookup(const char *name, uid_t *ret_uid, gid_t *ret_gid, struct err *err);
