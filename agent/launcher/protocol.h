@@ -14,7 +14,15 @@
  * ("type":"error","message":...), then the connection is closed. For "reap" the program answers
  * {"type":"reaped"} or an error.
  *
- * A task id is 1 to 64 letters, digits and '-'.
+ * A task id is 1 to 64 letters, digits and '-', and does not start with '-'.
+ *
+ * The programs stand beside ecs-launcher and are started as
+ *     ecs-task [--reap] --config F --state-dir D --runtime-dir D --cgroup-parent P -- <task id>
+ *     ecs-image, ecs-network --config F --state-dir D --runtime-dir D
+ * from a sealed copy in memory, as root, leading a session of their own, in "/", with umask 022,
+ * default signals, no descriptor but 0 to 3 (0 and 1 are /dev/null), and of the environment only
+ * PATH, the proxy, AWS endpoint and certificate variables and JOURNAL_STREAM. /proc is still that
+ * of the host when ecs-task begins.
  */
 #pragma once
 
