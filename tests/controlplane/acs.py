@@ -98,7 +98,8 @@ class AcsSession(Session):
         return message
 
     def _check_identity(self, kind, answer, message):
-        for name, sent in (("cluster", "clusterArn"), ("containerInstance", "containerInstanceArn")):
+        pairs = {"cluster": "clusterArn", "containerInstance": "containerInstanceArn"}
+        for name, sent in pairs.items():
             if answer[name] != message.body.get(sent):
                 text = f"{name} is '{answer[name]}', the message has '{message.body.get(sent)}'"
                 self.violation(kind, "ack-identity", text)

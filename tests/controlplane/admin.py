@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import traceback
 
 from aiohttp import web
 
@@ -57,6 +59,10 @@ class Admin:
         except ApiError as error:
             text = f"{error.code}: {error.message}"
             return web.json_response({"error": text, "code": error.code}, status=400)
+        except Exception:
+            text = traceback.format_exc()
+            print(text, file=sys.stderr, flush=True)
+            return web.json_response({"error": text}, status=500)
 
     async def _document(self, request):
         if request.method == "GET":

@@ -125,7 +125,8 @@ def _serve(options):
     from .server import serve
     from .store import Options
 
-    settings = {n.replace("-", "_"): getattr(options, n.replace("-", "_")) for n, _, _ in _SERVE_OPTIONS}
+    names = [name.replace("-", "_") for name, _, _ in _SERVE_OPTIONS]
+    settings = {name: getattr(options, name) for name in names}
     settings["cluster"] = [] if options.no_cluster else options.cluster or ["default"]
     settings["name"] = options.name
     settings["dir"] = options.dir

@@ -108,7 +108,8 @@ class StandIn:
             "AWS_SECRET_ACCESS_KEY": self.facts["secretAccessKey"],
             "AWS_DEFAULT_REGION": self.region,
             "AWS_CA_BUNDLE": self.ca,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.imds,
+            # botocore 1.29 joins the path without a slash of its own.
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.imds + "/",
         }
 
     # Requests

@@ -126,7 +126,9 @@ class OperatorOperations:
 
     def active_instances(self, cluster):
         return [
-            i for i in self.store.instances.values() if i.cluster is cluster and i.status == "ACTIVE"
+            instance
+            for instance in self.store.instances.values()
+            if instance.cluster is cluster and instance.status == "ACTIVE"
         ]
 
     def placement_failure(self, instance, family, revision, connected=True):

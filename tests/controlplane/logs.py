@@ -314,12 +314,13 @@ def _constraint(operation, problem):
     if problem.kind == "missing":
         return f"Value null at '{member}' failed to satisfy constraint: Member must not be null"
     text = {
-        "pattern": "Member must satisfy regular expression pattern",
-        "length": "Member must have length within its limits",
-        "enum": "Member must satisfy enum value set",
-        "range": "Member must have value within its limits",
+        "pattern": "satisfy regular expression pattern: ",
+        "length": "have length ",
+        "enum": "satisfy enum value set: ",
+        "range": "have value ",
     }[problem.kind]
-    return f"Value '{value}' at '{member}' failed to satisfy constraint: {text}: {problem.text[-80:]}"
+    constraint = f"Member must {text}{problem.limit}"
+    return f"Value '{value}' at '{member}' failed to satisfy constraint: {constraint}"
 
 
 def _between(events, request):

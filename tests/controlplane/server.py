@@ -112,9 +112,8 @@ class Server:
         headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.raw_headers]
         regions = [self.store.region] + (["us-east-1"] if service == "sts" else [])
         try:
-            return verify(
-                self.store.keyring, request.method, request.raw_path, headers, body, service, regions
-            )
+            method, target = request.method, request.raw_path
+            return verify(self.store.keyring, method, target, headers, body, service, regions)
         except SignatureError as error:
             text = f"{error.code}: {error.message}"
             self.store.violations.add(service, operation, "signature", text)

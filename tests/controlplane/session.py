@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
@@ -9,6 +10,7 @@ from aiohttp import WSMsgType, web
 from .faults import reset
 
 MAX_FRAME = 8 * 1024 * 1024
+LINGER = 0.5
 
 
 def check_query(target, required, optional):
@@ -51,6 +53,7 @@ class Session:
         self.pongs = 0
         self._queue = asyncio.Queue()
         self._tasks = []
+        self._closing = None
 
     def violation(self, operation, rule, text):
         self.store.violations.add(
@@ -74,7 +77,16 @@ class Session:
             for task in self._tasks:
                 task.cancel()
             self.closed()
+        if self._closing:
+            await self._closing
+            await self._linger()
         return self.ws
+
+    async def _linger(self):
+        """Let the agent answer our Close frame: returning ends the TCP connection at once."""
+        deadline = time.monotonic() + LINGER
+        while not self.transport.is_closing() and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
 
     def _check_upgrade(self, request):
         for name in ("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"):
@@ -99,7 +111,9 @@ class Session:
         self._queue.put_nowait((None, text, None))
 
     def close(self, code, reason=""):
-        self._tasks.append(asyncio.create_task(self.ws.close(code=code, message=reason.encode())))
+        if self._closing is None:
+            closing = self.ws.close(code=code, message=reason.encode())
+            self._closing = asyncio.create_task(closing)
 
     def ping(self):
         self._tasks.append(asyncio.create_task(self.ws.ping(b"standin")))

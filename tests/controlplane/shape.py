@@ -23,6 +23,7 @@ class Problem:
     path: str
     text: str
     value: object = None
+    limit: str = ""  # the limit of a length or range, in the words of AWS
 
     def __str__(self):
         return f"{self.path}: {self.text}"
@@ -111,14 +112,17 @@ _CHECK_TYPE = {
 
 
 def _check_length(shape, value, path, problems):
-    if len(value) < shape.get("min", 0):
-        problems.append(
-            Problem("length", path, f"has length {len(value)}, at least {shape['min']}", value)
-        )
-    if len(value) > shape.get("max", len(value)):
-        problems.append(
-            Problem("length", path, f"has length {len(value)}, at most {shape['max']}", value)
-        )
+    _check_limits("length", len(value), shape, value, path, problems)
+
+
+def _check_limits(kind, size, shape, value, path, problems):
+    what = f"has length {size}" if kind == "length" else f"is {size}"
+    if size < shape.get("min", size):
+        limit = f"greater than or equal to {shape['min']}"
+        problems.append(Problem(kind, path, f"{what}, not {limit}", value, limit))
+    if size > shape.get("max", size):
+        limit = f"less than or equal to {shape['max']}"
+        problems.append(Problem(kind, path, f"{what}, not {limit}", value, limit))
 
 
 def _check_scalar(shape, value, path, problems):
@@ -126,14 +130,13 @@ def _check_scalar(shape, value, path, problems):
         _check_length(shape, value, path, problems)
         if "enum" in shape and value not in shape["enum"]:
             allowed = ", ".join(shape["enum"])
-            problems.append(Problem("enum", path, f"{value!r} is not one of {allowed}", value))
+            text = f"{value!r} is not one of {allowed}"
+            problems.append(Problem("enum", path, text, value, f"[{allowed}]"))
         if "pattern" in shape and not re.fullmatch(shape["pattern"], value):
             text = f"{value!r} does not match {shape['pattern']}"
-            problems.append(Problem("pattern", path, text, value))
+            problems.append(Problem("pattern", path, text, value, shape["pattern"]))
     elif _is_number(value):
-        if value < shape.get("min", value) or value > shape.get("max", value):
-            limits = f"{shape.get('min', '')}..{shape.get('max', '')}"
-            problems.append(Problem("range", path, f"{value} is outside {limits}", value))
+        _check_limits("range", value, shape, value, path, problems)
 
 
 class DuplicateKey(ValueError):

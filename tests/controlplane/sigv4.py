@@ -126,7 +126,8 @@ def _check_scope(date, timestamp, region, regions, signed_service, service):
         )
     if region not in regions:
         raise SignatureError(
-            "InvalidSignatureException", f"Credential should be scoped to a valid region. '{region}'"
+            "InvalidSignatureException",
+            f"Credential should be scoped to a valid region, not '{region}'.",
         )
     if signed_service != service:
         raise SignatureError(

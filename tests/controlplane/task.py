@@ -36,7 +36,8 @@ class Task:
         self.delivered = False  # a payload with it has been acknowledged
         self.times = {}  # pullStartedAt, pullStoppedAt, executionStoppedAt
         self.containers = {}
-        for container in document.get("containers") or ():
+        containers = document.get("containers")  # anything at all in a raw task
+        for container in containers if isinstance(containers, list) else ():
             if isinstance(container, dict) and isinstance(container.get("name"), str):
                 self.containers[container["name"]] = {
                     "name": container["name"],

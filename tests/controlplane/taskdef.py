@@ -74,6 +74,8 @@ def validate(definition):
     for container in containers:
         _refuse_unknown("a container definition", container, _CONTAINER_MEMBERS)
         _validate_container(definition, container, names, {v.get("name") for v in volumes})
+    # What is wrong inside shows when a task is made of it.
+    Conversion(definition, 1, {}, "", "", "").task("arn", "arn")
 
 
 def _validate_container(definition, container, names, volumes):
