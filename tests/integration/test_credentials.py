@@ -1,0 +1,163 @@
+"""Each task its own role: real SDKs inside containers, and neighbours that try to steal it."""
+
+import json
+
+import pytest
+from controlplane.client import wait_for
+from harness import sdkimage
+from harness.taskdef import container, task
+
+LONG = "trap 'exit 0' TERM; while :; do usleep 100000; done"
+
+
+@pytest.fixture(scope="session")
+def sdk(registry, tmp_path_factory):
+    reference = f"{registry.host}/sdk:1"
+    sdkimage.push(tmp_path_factory.mktemp("sdk"), reference)
+    return reference
+
+
+def log_json(node, group):
+    def documents():
+        found = []
+        for line in node.standin.logs(group):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return [d for d in found if isinstance(d, dict)]
+
+    return wait_for(documents, 90, lambda: f"log is {node.standin.logs(group)}")
+
+
+def address(found):
+    return found["containers"][0]["address"]
+
+
+@pytest.mark.parametrize("mode", ["bridge", "host"])
+def test_an_unmodified_boto3_gets_its_task_role(node, sdk, mode):
+    script = """
+import json, boto3
+c = boto3.Session().get_credentials()
+f = c.get_frozen_credentials()
+print(json.dumps({"method": c.method, "key": f.access_key}))
+"""
+    arn = node.standin.run_task(
+        task(container(sdk, ["/usr/bin/python3", "-c", script], logs="sdk", memory=256), network_mode=mode)
+    )
+    found = node.standin.wait_task(arn, "STOPPED", 90)
+    document = log_json(node, "sdk")[0]
+    assert document["method"] == "container-role"
+    assert found["containers"][0]["exitCode"] == 0
+    node.wait_clean()
+
+
+def test_an_unmodified_awscli_calls_with_its_task_role(node, sdk):
+    import pathlib
+
+    ca = pathlib.Path(node.standin.ca).read_text()
+    port = node.endpoint.rsplit(":", 1)[1]
+    script = (
+        f"cat >/tmp/ca.pem <<'E'\n{ca}\nE\nexport AWS_CA_BUNDLE=/tmp/ca.pem; "
+        f"aws sts get-caller-identity --endpoint-url https://172.29.0.1:{port} | tr -d '\\n'; echo"
+    )
+    arn = node.standin.run_task(task(container(sdk, script, logs="cli", memory=256)))
+    node.standin.wait_task(arn, "STOPPED", 120)
+    document = log_json(node, "cli")[0]
+    assert ":assumed-role/app/" in document["Arn"]
+
+
+def test_another_task_that_knows_the_uri_is_refused(node, busybox):
+    victim = node.standin.run_task(task(container(busybox, "echo $AWS_CONTAINER_CREDENTIALS_RELATIVE_URI; " + LONG, logs="victim")))
+    node.standin.wait_task(victim, "RUNNING")
+    uri = wait_for(lambda: node.standin.logs("victim"), 60, "no uri")[0]
+    script = f"wget -S -O - http://169.254.170.2{uri} 2>&1; echo done"
+    thief = node.standin.run_task(task(container(busybox, script, logs="thief")))
+    node.standin.wait_task(thief, "STOPPED")
+    lines = wait_for(lambda: "done" in node.standin.logs("thief") and node.standin.logs("thief"), 60, "no log")
+    text = "\n".join(lines)
+    assert "400" in text and "AccessKeyId" not in text
+    node.standin.stop_task(victim)
+    node.standin.wait_task(victim, "STOPPED")
+
+
+def test_a_neighbour_that_routes_the_address_through_the_task_is_refused(node, busybox):
+    script = "echo $AWS_CONTAINER_CREDENTIALS_RELATIVE_URI $(hostname -i); " + LONG
+    victim = node.standin.run_task(task(container(busybox, script, logs="victim")))
+    node.standin.wait_task(victim, "RUNNING")
+    uri, ip = wait_for(lambda: node.standin.logs("victim"), 60, "no uri")[0].split()
+    script = (
+        "ip addr del 169.254.170.2/32 dev lo; "
+        f"ip route add 169.254.170.2/32 via {ip} && echo routed; "
+        f"for p in 80 51679; do timeout 3 wget -T 2 -O - http://169.254.170.2:$p{uri} 2>&1; done; echo done"
+    )
+    thief = node.standin.run_task(
+        task(container(busybox, script, logs="thief", linuxParameters={"capabilities": {"add": ["NET_ADMIN"]}}))
+    )
+    node.standin.wait_task(thief, "STOPPED", 60)
+    lines = wait_for(lambda: "done" in node.standin.logs("thief") and node.standin.logs("thief"), 60, "no log")
+    text = "\n".join(lines)
+    assert "routed" in text and "AccessKeyId" not in text
+    node.standin.stop_task(victim)
+    node.standin.wait_task(victim, "STOPPED")
+
+
+def test_a_container_may_bind_port_80_of_all_addresses(node, busybox):
+    script = (
+        "httpd -p 0.0.0.0:80 -h /etc; wget -q -O - http://127.0.0.1/group | head -1; "
+        "wget -q -O - http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI | grep -c AccessKeyId"
+    )
+    arn = node.standin.run_task(task(container(busybox, script, logs="port80")))
+    node.standin.wait_task(arn, "STOPPED")
+    wait_for(lambda: node.standin.logs("port80") == ["root:x:0:", "1"], 60,
+             lambda: f"{node.standin.logs('port80')}")  # fmt: skip
+
+
+def test_credentials_are_served_while_the_agent_is_away_and_refreshed_after(node, busybox):
+    script = (
+        "trap 'exit 0' TERM; while :; do "
+        "wget -q -O - http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI || echo '{\"failed\":1}'; echo; usleep 200000; done"
+    )
+    arn = node.standin.run_task(task(container(busybox, script, logs="away")))
+    node.standin.wait_task(arn, "RUNNING")
+    first = log_json(node, "away")[0]["AccessKeyId"]
+    node.kill("agent")
+    count = len(log_json(node, "away"))
+    wait_for(lambda: len(log_json(node, "away")) > count + 5, 60, "nothing is served")
+    node.start_daemon("agent")
+    node.wait_connected()
+    node.standin.refresh_credentials()
+    wait_for(lambda: log_json(node, "away")[-1].get("AccessKeyId") not in (first, None), 60, "not refreshed")
+    assert not [d for d in log_json(node, "away") if "failed" in d]
+    # A metadata server that lost its memory is filled again.
+    node.restart("metadata")
+    count = len(log_json(node, "away"))
+    wait_for(lambda: [d for d in log_json(node, "away")[count + 3 :] if "AccessKeyId" in d], 60, "not refilled")
+    node.standin.stop_task(arn)
+    node.standin.wait_task(arn, "STOPPED")
+    node.wait_clean()
+
+
+def test_metadata_describes_the_task(node, busybox):
+    script = 'wget -q -O - "$ECS_CONTAINER_METADATA_URI_V4/task"; echo; wget -q -O - "$ECS_CONTAINER_METADATA_URI_V4"; echo'
+    arn = node.standin.run_task(task(container(busybox, script, logs="meta"), family="fam"))
+    node.standin.wait_task(arn, "STOPPED")
+    wait_for(lambda: len(log_json(node, "meta")) == 2, 60, lambda: f"{node.standin.logs('meta')}")
+    whole, own = log_json(node, "meta")
+    assert whole["TaskARN"] == arn and whole["Family"] == "fam" and whole["Cluster"] == "default"
+    assert own["Name"] == "app" and own["Networks"][0]["NetworkMode"] == "bridge"
+    assert own["Networks"][0]["IPv4Addresses"][0].startswith("172.29.")
+
+
+def test_secrets_are_nowhere_on_disk_or_in_logs(node, busybox):
+    arn = node.standin.run_task(task(container(busybox, LONG)))
+    node.standin.wait_task(arn, "RUNNING")
+    secrets = {key["secretAccessKey"].encode() for key in node.standin.state()["keys"] if key.get("task") == arn}
+    assert secrets
+    for path in node.base.rglob("*"):
+        if path.is_file() and "standin" not in path.parts:
+            data = path.read_bytes()
+            for secret in secrets:
+                assert secret not in data, path
+    node.standin.stop_task(arn)
+    node.standin.wait_task(arn, "STOPPED")
