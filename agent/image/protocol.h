@@ -14,11 +14,11 @@
  *      -> {"type":"pulled","digest":"sha256:...",     what ECS reports as imageDigest
  *          "imageId":"sha256:...",                    digest of the image configuration
  *          "layers":["<64 hex>",...],                 diffIDs, lowest first
- *          "config":{...}}                            the "config" object of the image configuration
- *                                                     (Env, Entrypoint, Cmd, User, WorkingDir, ...)
- *      or an error named CannotPullContainerError, CannotPullImageManifestError or
- *      CannotPullECRContainerError, with code ENOENT (not found), EACCES (not allowed),
- *      ETIMEDOUT, EBADMSG (digest or content wrong), ENOSPC, ...
+ *          "config":{...}}                            the "config" object of the image
+ * configuration (Env, Entrypoint, Cmd, User, WorkingDir, ...) or an error named
+ * CannotPullContainerError, CannotPullImageManifestError or CannotPullECRContainerError, with code
+ * ENOENT (not found), EACCES (not allowed), ETIMEDOUT, EBADMSG (digest or content wrong), ENOSPC,
+ * ...
  *
  *  {"type":"inspect","seq":n,"reference":"..."}  -> "pulled" as above from the local store, or an
  *      error with code ENOENT.
