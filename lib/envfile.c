@@ -13,6 +13,7 @@
 struct entry {
 	char *key;
 	char *value;
+	size_t line;
 };
 
 struct envfile {
@@ -35,8 +36,8 @@ struct envfile *envfile_free(struct envfile *file)
 	return NULL;
 }
 
-static int set_entry(struct envfile *file, const char *key, size_t key_len, const char *value,
-                     size_t value_len)
+static int set_entry(struct envfile *file, size_t line, const char *key, size_t key_len,
+                     const char *value, size_t value_len)
 {
 	_cleanup_free_ char *k = strndup(key, key_len), *v = strndup(value, value_len);
 	struct entry *entries;
@@ -47,6 +48,7 @@ static int set_entry(struct envfile *file, const char *key, size_t key_len, cons
 		if (strcmp(file->entries[i].key, k) == 0) {
 			free(file->entries[i].value);
 			file->entries[i].value = TAKE_PTR(v);
+			file->entries[i].line = line;
 			return 0;
 		}
 	if (file->n == ENVFILE_MAX_ENTRIES)
@@ -55,11 +57,12 @@ static int set_entry(struct envfile *file, const char *key, size_t key_len, cons
 	if (!entries)
 		return -ENOMEM;
 	file->entries = entries;
-	file->entries[file->n++] = (struct entry){.key = TAKE_PTR(k), .value = TAKE_PTR(v)};
+	file->entries[file->n++] =
+		(struct entry){.key = TAKE_PTR(k), .value = TAKE_PTR(v), .line = line};
 	return 0;
 }
 
-static int parse_line(struct envfile *file, const char *line, size_t len)
+static int parse_line(struct envfile *file, size_t number, const char *line, size_t len)
 {
 	const char *equals;
 
@@ -70,7 +73,7 @@ static int parse_line(struct envfile *file, const char *line, size_t len)
 	equals = memchr(line, '=', len);
 	if (!equals || line[0] == '#')
 		return 0;
-	return set_entry(file, line, (size_t)(equals - line), equals + 1,
+	return set_entry(file, number, line, (size_t)(equals - line), equals + 1,
 	                 len - (size_t)(equals + 1 - line));
 }
 
@@ -87,7 +90,7 @@ int envfile_parse(const char *text, size_t len, struct envfile **ret, struct err
 	for (const char *p = text, *end = text + len; p < end; line_number++) {
 		const char *newline = memchr(p, '\n', (size_t)(end - p));
 		size_t n = (size_t)((newline ? newline : end) - p);
-		int r = parse_line(file, p, n);
+		int r = parse_line(file, line_number, p, n);
 
 		if (r < 0)
 			return err_set(err, r, "line %zu", line_number);
@@ -119,6 +122,14 @@ const char *envfile_get(const struct envfile *file, const char *key)
 		if (strcmp(file->entries[i].key, key) == 0)
 			return file->entries[i].value;
 	return NULL;
+}
+
+size_t envfile_line(const struct envfile *file, const char *key)
+{
+	for (size_t i = 0; i < file->n; i++)
+		if (strcmp(file->entries[i].key, key) == 0)
+			return file->entries[i].line;
+	return 0;
 }
 
 const char *envfile_key(const struct envfile *file, size_t i, const char **ret_value)

@@ -22,5 +22,8 @@ DEFINE_CLEANUP(struct envfile *, envfile_free)
 /* Borrowed; NULL when the file does not set it. */
 const char *envfile_get(const struct envfile *file, const char *key);
 
+/* Number of the line that set it last, from 1; 0 when the file does not set it. */
+size_t envfile_line(const struct envfile *file, const char *key);
+
 /* Entry i in file order with each key once, or NULL past the end. */
 const char *envfile_key(const struct envfile *file, size_t i, const char **ret_value);

@@ -21,6 +21,8 @@ static void test_lines_split_at_the_first_equals_and_the_last_wins(void **state)
 	assert_string_equal(envfile_get(file, "E"), "\"q\"");
 	assert_string_equal(envfile_key(file, 0, &value), "A");
 	assert_string_equal(value, "2");
+	assert_int_equal(envfile_line(file, "A"), 5);
+	assert_int_equal(envfile_line(file, "Z"), 0);
 	assert_null(envfile_key(file, 4, &value));
 }
 
