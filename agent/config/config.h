@@ -103,6 +103,7 @@ struct config {
 	uint64_t metadata_burst;   /* second number */
 	bool metadata_az_disabled; /* ECS_DISABLE_TASK_METADATA_AZ */
 	char *audit_log;           /* ECS_AUDIT_LOGFILE; NULL also if ECS_AUDIT_LOGFILE_DISABLED */
+	bool audit_log_disabled;   /* ECS_AUDIT_LOGFILE_DISABLED */
 
 	/* The agent itself. */
 	char *log_level;      /* ECS_LOGLEVEL, a word for log_set_level(); "info" */
