@@ -150,14 +150,32 @@ def test_metadata_describes_the_task(node, busybox):
 
 
 def test_secrets_are_nowhere_on_disk_or_in_logs(node, busybox):
-    arn = node.standin.run_task(task(container(busybox, LONG)))
+    canaries = {"accessKeyId": "AKIACANARY0000000001", "secretAccessKey": "CANARY/secret/0123456789",
+                "sessionToken": "CANARYtoken0123456789"}  # fmt: skip
+    arn = node.standin.send_task({
+        "arn": "arn:aws:ecs:us-west-2:111122223333:task/default/0000000000000000000000000000cafe",
+        "desiredStatus": "RUNNING", "family": "canary", "version": "1", "networkMode": "bridge",
+        "roleCredentials": {"credentialsId": "canary-1", "roleArn": "arn:aws:iam::111122223333:role/app",
+                            "expiration": "2035-01-01T00:00:00Z", **canaries},
+        "containers": [{
+            "name": "app", "image": busybox, "essential": True, "memory": 64,
+            "command": ["/bin/sh", "-c", "wget -q -O /dev/null http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI && echo served; " + LONG],
+            "dockerConfig": {"config": "{}", "hostConfig": "{\"NetworkMode\":\"bridge\"}", "version": "1.18"},
+        }],
+    })  # fmt: skip
     node.standin.wait_task(arn, "RUNNING")
-    secrets = {key["secretAccessKey"].encode() for key in node.standin.state()["keys"] if key.get("task") == arn}
-    assert secrets
+    output = node.state / "logs"
+    wait_for(lambda: any(b"served" in p.read_bytes() for p in output.rglob("*") if p.is_file()), 30,
+             lambda: f"not served: {list(output.rglob('*'))}")  # fmt: skip
     for path in node.base.rglob("*"):
-        if path.is_file() and "standin" not in path.parts:
+        if path.is_file() and "standin" not in path.relative_to(node.base).parts:
             data = path.read_bytes()
-            for secret in secrets:
-                assert secret not in data, path
+            for name in ("secretAccessKey", "sessionToken"):
+                assert canaries[name].encode() not in data, path
+    pids = [process.pid for process in node.processes.values()] + list(node.task_processes(arn))
+    for pid in pids:
+        for file in ("environ", "cmdline"):
+            data = open(f"/proc/{pid}/{file}", "rb").read()
+            assert b"CANARY" not in data, (pid, file)
     node.standin.stop_task(arn)
     node.standin.wait_task(arn, "STOPPED")
