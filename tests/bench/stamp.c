@@ -1,6 +1,7 @@
 /*
  * What the measured containers run: says when its first instruction ran, as realtime nanoseconds in
- * the file /out/<name>, then waits for a signal if asked to. Static, so that nothing else is timed.
+ * the file /out/<name> ("-": the host name), then waits for a signal if asked to. Static, so that
+ * nothing else is timed.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -17,7 +18,8 @@ static void end(int signal_number)
 
 int main(int argc, char **argv)
 {
-	char path[256], temporary[256], text[64];
+	char host[65] = "", path[256], temporary[256], text[64];
+	const char *name;
 	struct timespec now;
 	int fd, n;
 
@@ -25,8 +27,11 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return 2;
 	signal(SIGTERM, end);
-	snprintf(path, sizeof(path), "/out/%s", argv[1]);
-	snprintf(temporary, sizeof(temporary), "/out/.%s", argv[1]);
+	if (gethostname(host, sizeof(host) - 1) < 0)
+		return 1;
+	name = strcmp(argv[1], "-") == 0 ? host : argv[1];
+	snprintf(path, sizeof(path), "/out/%s", name);
+	snprintf(temporary, sizeof(temporary), "/out/.%s", name);
 	n = snprintf(text, sizeof(text), "%lld%09ld\n", (long long)now.tv_sec, now.tv_nsec);
 	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
 	if (fd < 0 || write(fd, text, (size_t)n) != n || rename(temporary, path) < 0)
