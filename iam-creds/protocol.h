@@ -14,7 +14,8 @@
  *  {"type":"remove-credentials","seq":n,"credentialsId":"..."}
  *  {"type":"serve","seq":n,"taskId":"...","container":"app"}     descriptor: endpoint socket
  *      Requests that arrive there are this container's. Serving one again replaces the socket.
- *  {"type":"serve-host","seq":n}                                 descriptor: the host's endpoint socket
+ *  {"type":"serve-host","seq":n}       descriptors: the host's endpoint socket and its BPF link,
+ *      kept open beside it (without the link nothing leads from port 80 to the socket)
  *  {"type":"host-container","seq":n,"taskId":"...","container":"app","cgroupId":n}
  *      In host mode the caller is the container whose cgroup2 id its connection carries.
  *  {"type":"documents","seq":n,"taskId":"...","documents":{"/v4/<uuid>":{...},

@@ -307,3 +307,10 @@ void endpoint_close(struct endpoint *endpoint)
 	endpoint->link_fd = fd_close(endpoint->link_fd);
 	endpoint->socket_fd = fd_close(endpoint->socket_fd);
 }
+
+int endpoint_address_remove(struct err *err)
+{
+	int r = loopback_address_change(RTM_DELADDR, err);
+
+	return r == -EADDRNOTAVAIL ? 0 : r;
+}

@@ -53,3 +53,6 @@ struct endpoint {
  */
 int endpoint_open(int netns_fd, struct endpoint *ret, struct err *err);
 void endpoint_close(struct endpoint *endpoint);
+
+/* Take 169.254.170.2 off lo of the thread's own namespace; it need not be there. */
+int endpoint_address_remove(struct err *err);

@@ -1,0 +1,364 @@
+/* The bridge: its configuration, and bringing the kernel's in line with it. */
+#include "netns/bridge.h"
+
+#include "lib/fd.h"
+#include "lib/parse.h"
+#include "netns/netlink.h"
+#include "netns/protocol.h"
+
+#include <arpa/inet.h>
+#include <limits.h>
+#include <linux/if_ether.h>
+#include <linux/rtnetlink.h>
+#include <netlink/route/link/bridge.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MTU_DEFAULT 1500
+
+static uint32_t prefix_mask(unsigned prefix)
+{
+	return prefix ? UINT32_MAX << (32 - prefix) : 0;
+}
+
+const char *address_to_string(uint32_t address, char *buf)
+{
+	snprintf(buf, BRIDGE_ADDRESS_TEXT_MAX, "%u.%u.%u.%u", address >> 24, address >> 16 & 0xff,
+	         address >> 8 & 0xff, address & 0xff);
+	return buf;
+}
+
+const char *bridge_subnet_to_string(const struct bridge *bridge, char *buf)
+{
+	char address[BRIDGE_ADDRESS_TEXT_MAX];
+
+	snprintf(buf, BRIDGE_ADDRESS_TEXT_MAX, "%.15s/%u",
+	         address_to_string(bridge->subnet, address), bridge->prefix & 31);
+	return buf;
+}
+
+void address_to_mac(uint32_t address, uint8_t mac[6])
+{
+	mac[0] = 0x0a;
+	mac[1] = 0x58;
+	for (int i = 0; i < 4; i++)
+		mac[2 + i] = address >> (24 - 8 * i) & 0xff;
+}
+
+bool bridge_can_give(const struct bridge *bridge, uint32_t address)
+{
+	uint32_t mask = prefix_mask(bridge->prefix);
+
+	return (address & mask) == bridge->subnet && address != bridge->subnet &&
+	       address != bridge->address && address != (bridge->subnet | ~mask);
+}
+
+/* The name is also a directory of /proc/sys/net, and part of a table's name. */
+static int name_configure(const char *name, struct bridge *ret, struct err *err)
+{
+	static const char *const reserved[] = {"lo", "all", "default"};
+	bool is_valid = name_is_component(name, IFNAMSIZ - 1);
+
+	for (size_t i = 0; i < ARRAY_SIZE(reserved); i++)
+		is_valid = is_valid && strcmp(name, reserved[i]) != 0;
+	if (!is_valid)
+		return err_text(err, -EINVAL,
+		                "ECS_BRIDGE_NAME=%s: must be 1 to %d letters, digits, '-', '_' or "
+		                "'.', and not lo, all or default",
+		                name, IFNAMSIZ - 1);
+	snprintf(ret->name, sizeof(ret->name), "%s", name);
+	return 0;
+}
+
+static int subnet_configure(const char *text, struct bridge *ret, struct err *err)
+{
+	char address[INET_ADDRSTRLEN];
+	const char *slash = strchr(text, '/');
+	struct in_addr parsed;
+	uint64_t prefix = 0;
+	uint32_t subnet;
+
+	if (!slash || (size_t)(slash - text) >= sizeof(address) ||
+	    parse_u64(slash + 1, 32, &prefix) < 0)
+		prefix = 0;
+	else
+		snprintf(address, sizeof(address), "%.*s", (int)(slash - text), text);
+	if (prefix < 8 || prefix > 29 || inet_pton(AF_INET, address, &parsed) != 1)
+		return err_text(err, -EINVAL,
+		                "ECS_BRIDGE_SUBNET=%s: must be an IPv4 network with a prefix of 8 "
+		                "to 29, such as " NETWORK_BRIDGE_SUBNET_DEFAULT,
+		                text);
+
+	subnet = ntohl(parsed.s_addr);
+	if (subnet & ~prefix_mask((unsigned)prefix))
+		return err_text(err, -EINVAL,
+		                "ECS_BRIDGE_SUBNET=%s: the address has bits beyond its prefix; the "
+		                "network is %s/%u",
+		                text,
+		                address_to_string(subnet & prefix_mask((unsigned)prefix),
+		                                  (char[BRIDGE_ADDRESS_TEXT_MAX]){0}),
+		                (unsigned)prefix);
+	if (subnet >> 24 == 0 || subnet >> 24 == 127 || subnet >> 24 >= 224 ||
+	    (subnet & prefix_mask(16)) == 0xa9fe0000)
+		return err_text(
+			err, -EINVAL,
+			"ECS_BRIDGE_SUBNET=%s: loopback, link-local, multicast and reserved "
+			"networks cannot be used",
+			text);
+	ret->subnet = subnet;
+	ret->prefix = (unsigned)prefix;
+	ret->address = subnet + 1;
+	return 0;
+}
+
+int bridge_configure(const struct envfile *config, struct bridge *ret, struct err *err)
+{
+	const char *name = envfile_get(config, "ECS_BRIDGE_NAME");
+	const char *subnet = envfile_get(config, "ECS_BRIDGE_SUBNET");
+	struct bridge bridge = {0};
+	int r;
+
+	r = name_configure(name ? name : NETWORK_BRIDGE_NAME_DEFAULT, &bridge, err);
+	if (r == 0)
+		r = subnet_configure(subnet ? subnet : NETWORK_BRIDGE_SUBNET_DEFAULT, &bridge, err);
+	if (r < 0)
+		return r;
+	*ret = bridge;
+	return 0;
+}
+
+/* The interface of the best default route in the main table; 0 if there is none. */
+static int default_interface(struct nl_sock *sock, int *ret_ifindex, struct err *err)
+{
+	_cleanup_(nl_cache_freep) struct nl_cache *routes = NULL;
+	uint32_t best = UINT32_MAX;
+	int ifindex = 0;
+	int r = rtnl_route_alloc_cache(sock, AF_INET, 0, &routes);
+
+	if (r < 0)
+		return netlink_error(err, r, "list routes");
+	for (struct nl_object *o = nl_cache_get_first(routes); o; o = nl_cache_get_next(o)) {
+		struct rtnl_route *route = (struct rtnl_route *)o;
+		struct nl_addr *destination = rtnl_route_get_dst(route);
+
+		if (rtnl_route_get_table(route) != RT_TABLE_MAIN ||
+		    rtnl_route_get_type(route) != RTN_UNICAST ||
+		    (destination && nl_addr_get_prefixlen(destination) != 0) ||
+		    rtnl_route_get_nnexthops(route) < 1 ||
+		    (ifindex && rtnl_route_get_priority(route) >= best))
+			continue;
+		best = rtnl_route_get_priority(route);
+		ifindex = rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(route, 0));
+	}
+	*ret_ifindex = ifindex;
+	return 0;
+}
+
+static int default_mtu(struct nl_sock *sock, unsigned *ret, struct err *err)
+{
+	_cleanup_(rtnl_link_putp) struct rtnl_link *link = NULL;
+	int ifindex = 0;
+	int r = default_interface(sock, &ifindex, err);
+
+	if (r < 0)
+		return r;
+	*ret = MTU_DEFAULT;
+	if (ifindex && rtnl_link_get_kernel(sock, ifindex, NULL, &link) == 0)
+		*ret = rtnl_link_get_mtu(link);
+	return 0;
+}
+
+/* Addresses of the host must not be in the way, and those of the bridge must be ours: a bridge
+ * with another address is somebody else's, or is left from another subnet. */
+static int addresses_check(const struct bridge *bridge, struct nl_sock *sock, int ifindex,
+                           bool *ret_has_address, struct err *err)
+{
+	_cleanup_(nl_cache_freep) struct nl_cache *addresses = NULL;
+	int r = rtnl_addr_alloc_cache(sock, &addresses);
+
+	if (r < 0)
+		return netlink_error(err, r, "list addresses");
+	*ret_has_address = false;
+	for (struct nl_object *o = nl_cache_get_first(addresses); o; o = nl_cache_get_next(o)) {
+		struct rtnl_addr *address = (struct rtnl_addr *)o;
+		struct nl_addr *local = rtnl_addr_get_local(address);
+		char text[BRIDGE_ADDRESS_TEXT_MAX], subnet[BRIDGE_ADDRESS_TEXT_MAX];
+		char device[IFNAMSIZ] = "";
+		uint32_t value, mask;
+		unsigned prefix;
+
+		if (rtnl_addr_get_family(address) != AF_INET || !local)
+			continue;
+		memcpy(&value, nl_addr_get_binary_addr(local), sizeof(value));
+		value = ntohl(value);
+		prefix = (unsigned)rtnl_addr_get_prefixlen(address);
+		if (ifindex && rtnl_addr_get_ifindex(address) == ifindex) {
+			if (value != bridge->address || prefix != bridge->prefix)
+				return err_text(err, -EEXIST,
+				                "bridge %s has the address %s/%u already, which is "
+				                "not that of ECS_BRIDGE_SUBNET=%s: remove the "
+				                "bridge (ecs-network --remove) or use another name",
+				                bridge->name, address_to_string(value, text),
+				                prefix, bridge_subnet_to_string(bridge, subnet));
+			*ret_has_address = true;
+			continue;
+		}
+		mask = prefix_mask(prefix < bridge->prefix ? prefix : bridge->prefix);
+		if ((value & mask) == (bridge->subnet & mask))
+			return err_text(
+				err, -EEXIST,
+				"ECS_BRIDGE_SUBNET=%s overlaps with %s/%u of %s: choose a "
+				"subnet that the host does not use",
+				bridge_subnet_to_string(bridge, subnet),
+				address_to_string(value, text), prefix,
+				if_indextoname((unsigned)rtnl_addr_get_ifindex(address), device)
+					? device
+					: "another interface");
+	}
+	return 0;
+}
+
+static int link_describe(const struct bridge *bridge, unsigned mtu, struct rtnl_link *link)
+{
+	_cleanup_(nl_addr_putp) struct nl_addr *mac_address = NULL;
+	uint8_t mac[6];
+
+	address_to_mac(bridge->address, mac);
+	mac_address = nl_addr_build(AF_LLC, mac, sizeof(mac));
+	if (!mac_address)
+		return -ENOMEM;
+	rtnl_link_set_name(link, bridge->name);
+	rtnl_link_set_addr(link, mac_address);
+	rtnl_link_set_mtu(link, mtu);
+	return 0;
+}
+
+/* The link itself, down if it is new. */
+static int link_create(const struct bridge *bridge, struct nl_sock *sock, unsigned mtu,
+                       struct rtnl_link **ret, struct err *err)
+{
+	_cleanup_(rtnl_link_putp) struct rtnl_link *link = NULL;
+	_cleanup_(rtnl_link_putp) struct rtnl_link *wanted = rtnl_link_bridge_alloc();
+	int r;
+
+	if (!wanted || link_describe(bridge, mtu, wanted) < 0)
+		return err_oom(err);
+	r = rtnl_link_add(sock, wanted, NLM_F_CREATE | NLM_F_EXCL);
+	if (r < 0 && r != -NLE_EXIST)
+		return netlink_error(err, r, "create the bridge %s", bridge->name);
+	r = rtnl_link_get_kernel(sock, 0, bridge->name, &link);
+	if (r < 0)
+		return netlink_error(err, r, "find the bridge %s", bridge->name);
+	if (!rtnl_link_get_type(link) || strcmp(rtnl_link_get_type(link), "bridge") != 0)
+		return err_text(err, -EEXIST,
+		                "ECS_BRIDGE_NAME=%s: there is a link of this name, and it is no "
+		                "bridge",
+		                bridge->name);
+	*ret = TAKE_PTR(link);
+	return 0;
+}
+
+static int sysctl_write(const char *family, const struct bridge *bridge, const char *key,
+                        const char *value, struct err *err)
+{
+	char path[PATH_MAX];
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/%s", family, bridge->name, key);
+	r = file_write(AT_FDCWD, path, value);
+	return r < 0 ? err_set(err, r, "write %s to %s", value, path) : 0;
+}
+
+/* The bridge has no IPv6, so that no container can become the host's router by an advertisement
+ * (CVE-2020-13401). accept_ra says so once more for whoever turns IPv6 on. */
+static int ipv6_disable(const struct bridge *bridge, struct err *err)
+{
+	int r;
+
+	if (access("/proc/sys/net/ipv6", F_OK) < 0)
+		return 0; /* a kernel without IPv6 */
+	r = sysctl_write("ipv6", bridge, "accept_ra", "0", err);
+	return r < 0 ? r : sysctl_write("ipv6", bridge, "disable_ipv6", "1", err);
+}
+
+static int link_change(const struct bridge *bridge, struct nl_sock *sock, struct rtnl_link *link,
+                       unsigned mtu, struct err *err)
+{
+	_cleanup_(rtnl_link_putp) struct rtnl_link *change = rtnl_link_alloc();
+	int r;
+
+	if (!change || link_describe(bridge, mtu, change) < 0)
+		return err_oom(err);
+	rtnl_link_set_flags(change, IFF_UP);
+	r = rtnl_link_change(sock, link, change, 0);
+	return r < 0 ? netlink_error(err, r, "set the bridge %s up", bridge->name) : 0;
+}
+
+static int address_add(const struct bridge *bridge, struct nl_sock *sock, int ifindex,
+                       struct err *err)
+{
+	_cleanup_(rtnl_addr_putp) struct rtnl_addr *address = rtnl_addr_alloc();
+	_cleanup_(nl_addr_putp) struct nl_addr *local =
+		netlink_address(bridge->address, bridge->prefix);
+	_cleanup_(nl_addr_putp) struct nl_addr *broadcast =
+		netlink_address(bridge->subnet | ~prefix_mask(bridge->prefix), 32);
+	int r;
+
+	if (!address || !local || !broadcast)
+		return err_oom(err);
+	rtnl_addr_set_ifindex(address, ifindex);
+	rtnl_addr_set_local(address, local);
+	rtnl_addr_set_broadcast(address, broadcast);
+	r = rtnl_addr_add(sock, address, NLM_F_EXCL);
+	if (r < 0 && r != -NLE_EXIST)
+		return netlink_error(err, r, "give the bridge %s its address", bridge->name);
+	return 0;
+}
+
+int bridge_create(const struct bridge *bridge, struct nl_sock *sock, unsigned *ret_mtu,
+                  struct err *err)
+{
+	_cleanup_(rtnl_link_putp) struct rtnl_link *link = NULL;
+	bool has_address = false;
+	unsigned mtu = MTU_DEFAULT;
+	int r;
+
+	r = addresses_check(bridge, sock, (int)if_nametoindex(bridge->name), &has_address, err);
+	if (r == 0)
+		r = default_mtu(sock, &mtu, err);
+	if (r == 0)
+		r = link_create(bridge, sock, mtu, &link, err);
+	if (r == 0)
+		r = ipv6_disable(bridge, err);
+	if (r == 0)
+		r = link_change(bridge, sock, link, mtu, err);
+	if (r == 0 && !has_address)
+		r = address_add(bridge, sock, rtnl_link_get_ifindex(link), err);
+	if (r < 0)
+		return r;
+	*ret_mtu = mtu;
+	return 0;
+}
+
+int bridge_allow_loopback_source(const struct bridge *bridge, struct err *err)
+{
+	return sysctl_write("ipv4", bridge, "route_localnet", "1", err);
+}
+
+int bridge_remove(const struct bridge *bridge, struct nl_sock *sock, struct err *err)
+{
+	_cleanup_(rtnl_link_putp) struct rtnl_link *link = NULL;
+	int r = rtnl_link_get_kernel(sock, 0, bridge->name, &link);
+
+	if (r == -NLE_NODEV || r == -NLE_OBJ_NOTFOUND)
+		return 0;
+	if (r < 0)
+		return netlink_error(err, r, "find the bridge %s", bridge->name);
+	if (!rtnl_link_get_type(link) || strcmp(rtnl_link_get_type(link), "bridge") != 0)
+		return err_text(err, -EEXIST, "%s is no bridge, so it is not removed",
+		                bridge->name);
+	r = rtnl_link_delete(sock, link);
+	if (r < 0 && r != -NLE_NODEV)
+		return netlink_error(err, r, "remove the bridge %s", bridge->name);
+	return 0;
+}

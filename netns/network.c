@@ -1,0 +1,629 @@
+/* The requests of ecs-agent. Each checks its members anew, and either does all of it or leaves
+ * nothing. */
+#include "netns/network.h"
+
+#include "lib/fd.h"
+#include "lib/json.h"
+#include "lib/log.h"
+#include "lib/parse.h"
+#include "netns/endpoint.h"
+#include "netns/firewall.h"
+#include "netns/host_port.h"
+#include "netns/netlink.h"
+#include "netns/veth.h"
+
+#include <arpa/inet.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/vfs.h>
+
+struct network {
+	struct bridge bridge;
+	struct nl_sock *sock;
+	struct firewall *firewall;
+};
+
+int network_new(const struct bridge *bridge, struct network **ret, struct err *err)
+{
+	_cleanup_(network_freep) struct network *network = calloc(1, sizeof(*network));
+	int r;
+
+	if (!network)
+		return err_oom(err);
+	network->bridge = *bridge;
+	r = netlink_open(&network->sock, err);
+	if (r == 0)
+		r = firewall_new(&network->bridge, &network->firewall, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(network);
+	return 0;
+}
+
+struct network *network_free(struct network *network)
+{
+	if (!network)
+		return NULL;
+	nl_socket_freep(&network->sock);
+	firewall_freep(&network->firewall);
+	free(network);
+	return NULL;
+}
+
+/* A member that is missing is as wrong as one that is malformed. */
+static int required(int r)
+{
+	return r == -ENOENT ? -EINVAL : r;
+}
+
+/* A member that we do not know asks for something we would not do. names ends with NULL. */
+static int members_check(struct json_object *object, const char *const *names, struct err *err)
+{
+	json_object_object_foreach (object, name, value) {
+		const char *const *known = names;
+
+		(void)value;
+		while (*known && strcmp(*known, name) != 0)
+			known++;
+		if (!*known)
+			return err_text(err, -EINVAL, "member \"%s\" is not known here", name);
+	}
+	return 0;
+}
+
+static int container_id_get(struct json_object *body, const char **ret, struct err *err)
+{
+	const char *id;
+	int r = required(json_get_string(body, "id", &id, err));
+
+	if (r < 0)
+		return r;
+	if (!name_is_hex(id, CONTAINER_ID_LENGTH))
+		return err_text(err, -EINVAL, "id \"%s\": must be %d lower-case hex digits", id,
+		                CONTAINER_ID_LENGTH);
+	*ret = id;
+	return 0;
+}
+
+static int container_address_get(const struct network *network, struct json_object *body,
+                                 uint32_t *ret, struct err *err)
+{
+	char subnet[BRIDGE_ADDRESS_TEXT_MAX];
+	struct in_addr address;
+	const char *text;
+	int r = required(json_get_string(body, "address", &text, err));
+
+	if (r < 0)
+		return r;
+	if (inet_pton(AF_INET, text, &address) != 1 ||
+	    !bridge_can_give(&network->bridge, ntohl(address.s_addr)))
+		return err_text(err, -EINVAL,
+		                "address \"%s\": must be a host address of %s other than the "
+		                "bridge's",
+		                text, bridge_subnet_to_string(&network->bridge, subnet));
+	*ret = ntohl(address.s_addr);
+	return 0;
+}
+
+/* protocol is "tcp" unless it says "udp". lowest_host_port: 0 where one may be found. */
+static int port_mapping_parse(struct json_object *object, int64_t lowest_host_port,
+                              struct port_mapping *ret, struct err *err)
+{
+	static const char *const known[] = {"containerPort", "hostPort", "protocol", "bindIP",
+	                                    NULL};
+	const char *protocol = "tcp";
+	const char *bind_ip = "0.0.0.0";
+	int64_t container_port, host_port;
+	int r;
+
+	if (!json_object_is_type(object, json_type_object))
+		return err_text(err, -EINVAL, "ports: an entry is no object");
+	r = members_check(object, known, err);
+	if (r == 0)
+		r = required(
+			json_get_i64(object, "containerPort", 1, UINT16_MAX, &container_port, err));
+	if (r == 0)
+		r = required(json_get_i64(object, "hostPort", lowest_host_port, UINT16_MAX,
+		                          &host_port, err));
+	if (r == 0)
+		r = json_optional(json_get_string(object, "protocol", &protocol, err));
+	if (r == 0)
+		r = json_optional(json_get_string(object, "bindIP", &bind_ip, err));
+	if (r < 0)
+		return err_prefix(err, r, "ports");
+	if (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0)
+		return err_text(err, -EINVAL, "ports: protocol \"%s\": must be tcp or udp",
+		                protocol);
+	if (strcmp(bind_ip, "0.0.0.0") != 0)
+		return err_text(err, -EINVAL,
+		                "ports: bindIP \"%s\": ports are published on 0.0.0.0 only",
+		                bind_ip);
+	*ret = (struct port_mapping){
+		.container_port = (uint16_t)container_port,
+		.host_port = (uint16_t)host_port,
+		.protocol = strcmp(protocol, "udp") == 0 ? IPPROTO_UDP : IPPROTO_TCP,
+	};
+	return 0;
+}
+
+/* mappings: IPC_FDS_MAX entries. */
+static int port_mappings_get(struct json_object *body, const char *name, int64_t lowest_host_port,
+                             struct port_mapping *mappings, size_t *ret_n, struct err *err)
+{
+	struct json_object *array;
+	size_t n;
+	int r = required(json_get_array(body, name, &array, err));
+
+	if (r < 0)
+		return r;
+	n = json_object_array_length(array);
+	if (n > IPC_FDS_MAX)
+		return err_text(err, -EINVAL, "%s: %zu ports; a container can publish %d at most",
+		                name, n, IPC_FDS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		r = port_mapping_parse(json_object_array_get_idx(array, i), lowest_host_port,
+		                       &mappings[i], err);
+		if (r < 0)
+			return r;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static int range_end_get(struct json_object *range, size_t i, uint16_t *ret, struct err *err)
+{
+	struct json_object *end = json_object_array_get_idx(range, i);
+	int64_t value = json_object_get_int64(end);
+
+	if (!json_object_is_type(end, json_type_int) || value < 1 || value > UINT16_MAX)
+		return err_text(err, -EINVAL, "portRange: must be two ports from 1 to 65535");
+	*ret = (uint16_t)value;
+	return 0;
+}
+
+static int port_range_get(struct json_object *body, struct port_range *ret, struct err *err)
+{
+	struct json_object *range;
+	uint64_t cursor;
+	int r;
+
+	r = required(json_get_u64(body, "portCursor", UINT16_MAX, &cursor, err));
+	if (r == 0)
+		r = required(json_get_array(body, "portRange", &range, err));
+	if (r < 0)
+		return r;
+	if (json_object_array_length(range) != 2)
+		return err_text(err, -EINVAL, "portRange: must be two ports from 1 to 65535");
+	r = range_end_get(range, 0, &ret->first, err);
+	if (r == 0)
+		r = range_end_get(range, 1, &ret->last, err);
+	if (r < 0)
+		return r;
+	if (ret->first > ret->last)
+		return err_text(err, -EINVAL, "portRange: %u is greater than %u", ret->first,
+		                ret->last);
+	ret->cursor = (uint16_t)cursor;
+	return 0;
+}
+
+static void published_ports_fill(struct published_port *ports, const char *id, uint32_t address,
+                                 const struct port_mapping *mappings, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		ports[i] = (struct published_port){.address = address, .mapping = mappings[i]};
+		memcpy(ports[i].id, id, CONTAINER_ID_LENGTH + 1);
+	}
+}
+
+/* What host requests */
+
+static int host_endpoint_open(struct ipc_message *answer, struct err *err)
+{
+	_cleanup_close_ int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct endpoint endpoint = ENDPOINT_EMPTY;
+	int r;
+
+	if (own < 0)
+		return err_set(err, -errno, "open /proc/thread-self/ns/net");
+	r = endpoint_open(own, &endpoint, err);
+	if (r == -EADDRINUSE)
+		return err_text(err, r,
+		                ENDPOINT_ADDRESS ":%d has a listener already: ecs-metadata still "
+		                                 "serves it, or another agent does",
+		                ENDPOINT_PORT);
+	if (r < 0)
+		return r;
+	answer->fds[0] = endpoint.socket_fd;
+	answer->fds[1] = endpoint.link_fd;
+	answer->n_fds = 2;
+	return 0;
+}
+
+/* The rules come before the two settings that would be a hole without them. */
+static int host_prepare(struct network *network, unsigned *ret_mtu, bool *ret_created,
+                        struct err *err)
+{
+	int r;
+
+	r = bridge_create(&network->bridge, network->sock, ret_mtu, err);
+	if (r == 0)
+		r = firewall_create(network->firewall, ret_created, err);
+	if (r == 0)
+		r = bridge_allow_loopback_source(&network->bridge, err);
+	if (r == 0) {
+		r = file_write(AT_FDCWD, "/proc/sys/net/ipv4/ip_forward", "1");
+		if (r < 0)
+			r = err_set(err, r, "write 1 to /proc/sys/net/ipv4/ip_forward");
+	}
+	return r;
+}
+
+static int handle_host(struct network *network, struct ipc_message *request,
+                       struct ipc_message *answer, struct err *err)
+{
+	static const char *const known[] = {"type", "seq", "metadata", NULL};
+	char address[BRIDGE_ADDRESS_TEXT_MAX];
+	bool with_endpoint = false, created = false;
+	unsigned mtu = 0;
+	int r;
+
+	r = members_check(request->body, known, err);
+	if (r == 0)
+		r = json_optional(json_get_bool(request->body, "metadata", &with_endpoint, err));
+	if (r == 0)
+		r = host_prepare(network, &mtu, &created, err);
+	if (r == 0 && with_endpoint)
+		r = host_endpoint_open(answer, err);
+	if (r < 0)
+		return r;
+
+	r = json_add_string(answer->body, "bridge", network->bridge.name);
+	r |= json_add_string(answer->body, "address",
+	                     address_to_string(network->bridge.address, address));
+	r |= json_add_u64(answer->body, "prefix", network->bridge.prefix);
+	r |= json_add_u64(answer->body, "mtu", mtu);
+	r |= json_add_bool(answer->body, "created", created);
+	return r < 0 ? err_oom(err) : 0;
+}
+
+/* Taking things away */
+
+/* Takes back the published ports for which is_gone() says so; their ids go to is_gone() only. */
+static int ports_unpublish_if(struct network *network,
+                              bool (*is_gone)(const struct published_port *port, void *userdata),
+                              void *userdata, struct err *err)
+{
+	_cleanup_free_ struct published_port *ports = NULL;
+	size_t n = 0, n_gone = 0;
+	int r = firewall_list(network->firewall, &ports, &n, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++)
+		if (is_gone(&ports[i], userdata))
+			ports[n_gone++] = ports[i];
+	return firewall_unpublish(network->firewall, ports, n_gone, err);
+}
+
+static bool is_of_container(const struct published_port *port, void *id)
+{
+	return strcmp(port->id, id) == 0;
+}
+
+/* The ports first: until the link is gone they cannot lead to another container. */
+static int container_remove(struct network *network, const char *id, struct err *err)
+{
+	int r = ports_unpublish_if(network, is_of_container, (void *)id, err);
+
+	if (r == 0)
+		r = veth_remove(network->sock, id, err);
+	return r < 0 ? r : 0;
+}
+
+static int handle_detach(struct network *network, struct ipc_message *request,
+                         struct ipc_message *answer, struct err *err)
+{
+	static const char *const known[] = {"type", "seq", "id", NULL};
+	const char *id;
+	int r;
+
+	(void)answer;
+	r = members_check(request->body, known, err);
+	if (r == 0)
+		r = container_id_get(request->body, &id, err);
+	return r < 0 ? r : container_remove(network, id, err);
+}
+
+struct pruning {
+	struct network *network;
+	struct json_object *keep;    /* array of ids */
+	struct json_object *removed; /* array of ids, each once */
+	bool is_out_of_memory;
+};
+
+/* text may be the first digits of an id only. */
+static bool has_id(struct json_object *ids, const char *text)
+{
+	for (size_t i = 0; i < json_object_array_length(ids); i++) {
+		const char *id = json_object_get_string(json_object_array_get_idx(ids, i));
+
+		if (strncmp(id, text, strlen(text)) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void pruning_note(struct pruning *pruning, const char *id)
+{
+	if (!has_id(pruning->removed, id) &&
+	    json_append(pruning->removed, json_object_new_string(id)) < 0)
+		pruning->is_out_of_memory = true;
+}
+
+static bool is_to_prune(const struct published_port *port, void *userdata)
+{
+	struct pruning *pruning = userdata;
+
+	if (has_id(pruning->keep, port->id))
+		return false;
+	pruning_note(pruning, port->id);
+	return true;
+}
+
+static int link_prune(const char *id, void *userdata, struct err *err)
+{
+	struct pruning *pruning = userdata;
+
+	if (has_id(pruning->keep, id))
+		return 0;
+	pruning_note(pruning, id);
+	return veth_remove(pruning->network->sock, id, err);
+}
+
+static int keep_check(struct json_object *keep, struct err *err)
+{
+	for (size_t i = 0; i < json_object_array_length(keep); i++) {
+		struct json_object *id = json_object_array_get_idx(keep, i);
+
+		if (!json_object_is_type(id, json_type_string) ||
+		    !name_is_hex(json_object_get_string(id), CONTAINER_ID_LENGTH))
+			return err_text(err, -EINVAL,
+			                "keep: each must be a string of %d lower-case hex digits",
+			                CONTAINER_ID_LENGTH);
+	}
+	return 0;
+}
+
+static int handle_prune(struct network *network, struct ipc_message *request,
+                        struct ipc_message *answer, struct err *err)
+{
+	static const char *const known[] = {"type", "seq", "keep", NULL};
+	struct pruning pruning = {.network = network};
+	int r;
+
+	r = members_check(request->body, known, err);
+	if (r == 0)
+		r = required(json_get_array(request->body, "keep", &pruning.keep, err));
+	if (r == 0)
+		r = keep_check(pruning.keep, err);
+	if (r < 0)
+		return r;
+
+	pruning.removed = json_object_new_array();
+	if (json_add(answer->body, "removed", pruning.removed) < 0)
+		return err_oom(err);
+	r = ports_unpublish_if(network, is_to_prune, &pruning, err);
+	if (r == 0)
+		r = veth_foreach(&network->bridge, network->sock, link_prune, &pruning, err);
+	return r == 0 && pruning.is_out_of_memory ? err_oom(err) : r;
+}
+
+/* Attaching */
+
+struct attachment {
+	const char *id; /* of the request */
+	uint32_t address;
+	struct port_mapping mappings[IPC_FDS_MAX];
+	size_t n_mappings;
+	struct port_range range;
+	char mac[MAC_TEXT_MAX];
+};
+
+static int namespace_check(const struct ipc_message *request, struct err *err)
+{
+	struct statfs fs;
+
+	if (request->n_fds != 1)
+		return err_text(err, -EINVAL,
+		                "%zu descriptors: one must come along, the network namespace",
+		                request->n_fds);
+	if (fstatfs(request->fds[0], &fs) < 0)
+		return err_set(err, -errno, "statfs of the descriptor");
+	if (fs.f_type != NSFS_MAGIC)
+		return err_text(err, -EINVAL, "the descriptor is no network namespace");
+	return 0;
+}
+
+static int attachment_parse(struct network *network, struct ipc_message *request,
+                            struct attachment *ret, struct err *err)
+{
+	static const char *const known[] = {"type",  "seq",       "id",         "address",
+	                                    "ports", "portRange", "portCursor", NULL};
+	bool has_dynamic = false;
+	int r;
+
+	r = members_check(request->body, known, err);
+	if (r == 0)
+		r = container_id_get(request->body, &ret->id, err);
+	if (r == 0)
+		r = container_address_get(network, request->body, &ret->address, err);
+	if (r == 0)
+		r = port_mappings_get(request->body, "ports", 0, ret->mappings, &ret->n_mappings,
+		                      err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < ret->n_mappings; i++)
+		has_dynamic = has_dynamic || ret->mappings[i].host_port == 0;
+	if (has_dynamic || json_get(request->body, "portRange"))
+		r = port_range_get(request->body, &ret->range, err);
+	return r < 0 ? r : namespace_check(request, err);
+}
+
+static int bindings_add(struct json_object *body, const struct attachment *attachment)
+{
+	struct json_object *bindings = json_object_new_array();
+	int r = json_add(body, "bindings", bindings);
+
+	for (size_t i = 0; r == 0 && i < attachment->n_mappings; i++) {
+		const struct port_mapping *mapping = &attachment->mappings[i];
+		struct json_object *binding = json_object_new_object();
+
+		r |= json_add_u64(binding, "containerPort", mapping->container_port);
+		r |= json_add_u64(binding, "hostPort", mapping->host_port);
+		r |= json_add_string(binding, "protocol",
+		                     port_protocol_to_string(mapping->protocol));
+		r |= json_add_string(binding, "bindIP", "0.0.0.0");
+		r |= json_append(bindings, binding);
+	}
+	return r;
+}
+
+static int attachment_answer(const struct network *network, const struct attachment *attachment,
+                             struct json_object *body, struct err *err)
+{
+	char text[BRIDGE_ADDRESS_TEXT_MAX];
+	int r;
+
+	r = json_add_string(body, "address", address_to_string(attachment->address, text));
+	r |= json_add_u64(body, "prefix", network->bridge.prefix);
+	r |= json_add_string(body, "gateway", address_to_string(network->bridge.address, text));
+	r |= json_add_string(body, "mac", attachment->mac);
+	r |= json_add_u64(body, "portCursor", attachment->range.cursor);
+	r |= bindings_add(body, attachment);
+	return r < 0 ? err_oom(err) : 0;
+}
+
+/* Link, then rules: a port that is published leads somewhere. */
+static int attachment_make(struct network *network, int netns_fd, struct attachment *attachment,
+                           struct err *err)
+{
+	struct published_port ports[IPC_FDS_MAX];
+	int r;
+
+	r = veth_create(&network->bridge, network->sock, attachment->id, netns_fd,
+	                attachment->address, attachment->mac, err);
+	if (r < 0 || attachment->n_mappings == 0)
+		return r;
+	published_ports_fill(ports, attachment->id, attachment->address, attachment->mappings,
+	                     attachment->n_mappings);
+	return firewall_publish(network->firewall, ports, attachment->n_mappings, err);
+}
+
+static int handle_attach(struct network *network, struct ipc_message *request,
+                         struct ipc_message *answer, struct err *err)
+{
+	struct attachment attachment = {0};
+	int r;
+
+	r = attachment_parse(network, request, &attachment, err);
+	if (r == 0)
+		r = container_remove(network, attachment.id, err);
+	if (r == 0)
+		r = host_ports_bind(attachment.mappings, attachment.n_mappings, &attachment.range,
+		                    answer->fds, err);
+	if (r < 0)
+		return r;
+	answer->n_fds = attachment.n_mappings;
+
+	r = attachment_make(network, request->fds[0], &attachment, err);
+	if (r == 0)
+		r = attachment_answer(network, &attachment, answer->body, err);
+	if (r < 0) {
+		struct err undo = {0};
+
+		if (container_remove(network, attachment.id, &undo) < 0)
+			log_warning(NULL, 0, "undo of attach %s: %s", attachment.id, undo.text);
+	}
+	return r;
+}
+
+/* Publishing again what a running container had */
+
+static int handle_publish(struct network *network, struct ipc_message *request,
+                          struct ipc_message *answer, struct err *err)
+{
+	static const char *const known[] = {"type", "seq", "id", "address", "bindings", NULL};
+	struct port_mapping mappings[IPC_FDS_MAX];
+	struct published_port ports[IPC_FDS_MAX];
+	const char *id;
+	uint32_t address;
+	size_t n = 0;
+	int r;
+
+	(void)answer;
+	r = members_check(request->body, known, err);
+	if (r == 0)
+		r = container_id_get(request->body, &id, err);
+	if (r == 0)
+		r = container_address_get(network, request->body, &address, err);
+	if (r == 0)
+		r = port_mappings_get(request->body, "bindings", 1, mappings, &n, err);
+	if (r == 0)
+		r = ports_unpublish_if(network, is_of_container, (void *)id, err);
+	if (r < 0 || n == 0)
+		return r;
+	published_ports_fill(ports, id, address, mappings, n);
+	return firewall_publish(network->firewall, ports, n, err);
+}
+
+static const struct {
+	const char *type;
+	const char *answer_type;
+	int (*handle)(struct network *network, struct ipc_message *request,
+	              struct ipc_message *answer, struct err *err);
+} requests[] = {
+	{"host", "host", handle_host},
+	{"attach", "attached", handle_attach},
+	{"publish", "published", handle_publish},
+	{"detach", "detached", handle_detach},
+	{"prune", "pruned", handle_prune},
+};
+
+int network_handle(struct network *network, struct ipc_message *request, struct ipc_message *answer,
+                   struct err *err)
+{
+	const char *type = json_text(request->body, "type");
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+		if (!type || strcmp(type, requests[i].type) != 0)
+			continue;
+		answer->body = ipc_message_new(requests[i].answer_type, request->body);
+		if (!answer->body)
+			return err_oom(err);
+		r = requests[i].handle(network, request, answer, err);
+		if (r < 0)
+			ipc_message_done(answer);
+		return r;
+	}
+	return err_text(err, -EINVAL, "request \"%s\" is not known", type ? type : "");
+}
+
+static int link_remove(const char *id, void *userdata, struct err *err)
+{
+	struct network *network = userdata;
+
+	return veth_remove(network->sock, id, err);
+}
+
+int network_remove(struct network *network, struct err *err)
+{
+	int r;
+
+	r = veth_foreach(&network->bridge, network->sock, link_remove, network, err);
+	if (r == 0)
+		r = bridge_remove(&network->bridge, network->sock, err);
+	if (r == 0)
+		r = firewall_remove(network->firewall, err);
+	return r < 0 ? r : endpoint_address_remove(err);
+}
