@@ -35,27 +35,33 @@ class AcsSession(Session):
             instance.acs.close(1000, "replaced by a new connection")
         instance.acs = self
         instance.acs_connects += 1
+        # Until something is received the agent may not have noticed that it is connected.
+        self._next_send_credentials(None)
         self.acs.resume(instance)
 
     def closed(self):
         instance = self.instance
         if instance.acs is self:
             instance.acs = None
-        if instance.registrations == self.registration:
-            # With nothing received the agent may not have noticed that it was connected.
-            instance.send_credentials = "false" if self.received else None
+
+    def _next_send_credentials(self, value):
+        """What the next connection must ask for, unless another agent process registers."""
+        if self.instance.registrations == self.registration:
+            self.instance.send_credentials = value
 
     async def beat(self):
         options = self.store.options
+        last = time.monotonic()
         while True:
-            await asyncio.sleep(min(options.heartbeat_seconds, options.heartbeat_ack_seconds))
-            oldest = min(self.heartbeats.values(), default=time.monotonic())
-            if oldest + options.heartbeat_ack_seconds < time.monotonic():
+            await asyncio.sleep(0.1)
+            now = time.monotonic()
+            if min(self.heartbeats.values(), default=now) + options.heartbeat_ack_seconds < now:
                 text = f"no HeartbeatAckRequest within {options.heartbeat_ack_seconds:g} s"
                 self.violation("HeartbeatMessage", "heartbeat-ack", text)
                 self.close(1011, "heartbeat not acknowledged")
                 return
-            if self.heartbeats_on:
+            if self.heartbeats_on and last + options.heartbeat_seconds < now:
+                last = now
                 self.send_heartbeat()
 
     def send_heartbeat(self):
@@ -67,6 +73,7 @@ class AcsSession(Session):
         self.post("HeartbeatMessage", {"healthy": True, "messageId": message_id}, sent)
 
     def on_text(self, text):
+        self._next_send_credentials("false")
         kind, message = self._parse(text)
         if kind is None:
             return

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 
@@ -32,6 +33,16 @@ _SERVE_OPTIONS = (
     ("resend-seconds", float, "time after which an unacknowledged message is sent again"),
     ("ecr-password", str, "password in ECR tokens; the user is AWS"),
     ("ecr-proxy-endpoint", str, "registry of ECR tokens, such as https://127.0.0.1:5000"),
+)
+
+_PATTERNS = (
+    ("name", r"[A-Za-z0-9.:_-]+", "node.example or 10.0.0.1"),
+    ("cluster", r"[A-Za-z0-9_-]{1,255}", "blue"),
+    ("region", r"[a-z]+(-[a-z]+)+-[0-9]+", "us-west-2"),
+    ("account", r"[0-9]{12}", "111122223333"),
+    ("instance_id", r"i-[0-9a-f]+", "i-0123456789abcdef0"),
+    ("access_key_id", r"[A-Z0-9]{16,128}", "AKIASTANDINEXAMPLE00"),
+    ("ecr_proxy_endpoint", r"|https?://[^/]+", "https://127.0.0.1:5000"),
 )
 
 
@@ -134,8 +145,8 @@ def _serve(options):
     problem = _problem(settings)
     if problem:
         raise StandInError(problem)
-    os.makedirs(options.dir, exist_ok=True)
     try:
+        os.makedirs(options.dir, exist_ok=True)
         asyncio.run(serve(Options(**settings), _announce))
     except OSError as error:
         raise StandInError(f"cannot listen or write: {error}") from error
@@ -148,6 +159,11 @@ def _problem(settings):
             return f"--{name.replace('_', '-')} is {value:g}; it must be more than 0"
         if name.endswith("port") and not 0 <= value <= 65535:
             return f"--{name.replace('_', '-')} is {value}; a port is 0 to 65535"
+    for name, pattern, example in _PATTERNS:
+        values = settings[name] if isinstance(settings[name], list) else [settings[name]]
+        for value in values:
+            if not re.fullmatch(pattern, value):
+                return f"--{name.replace('_', '-')} is {value!r}; right is, for example, {example}"
     return None
 
 
@@ -156,10 +172,10 @@ def _announce(facts):
         f"""The stand-in listens at {facts['endpoint']} (metadata at {facts['imds']}).
 
 For a node, in ecs.config:
-  ECS_BACKEND_HOST={facts['endpoint']}
+  AWS_ENDPOINT_URL={facts['endpoint']}
+  AWS_CA_BUNDLE={facts['ca']}
   AWS_DEFAULT_REGION={facts['region']}
   AWS_EC2_METADATA_SERVICE_ENDPOINT={facts['imds']}
-  SSL_CERT_FILE={facts['ca']}
 
 For the aws command:
   export AWS_ACCESS_KEY_ID={facts['accessKeyId']} AWS_SECRET_ACCESS_KEY={facts['secretAccessKey']}

@@ -13,6 +13,8 @@ from .tls import DocumentSigner
 
 _TOKEN = "X-aws-ec2-metadata-token"
 _TTL = "X-aws-ec2-metadata-token-ttl-seconds"
+_DOCUMENT = "dynamic/instance-identity/document"
+_SIGNATURE = "dynamic/instance-identity/signature"
 MAC = "0a:1b:2c:3d:4e:5f"
 
 
@@ -63,12 +65,14 @@ class Imds:
             "region": options.region,
             "version": "2017-09-30",
         }
-        text = json.dumps(document, indent=2)
-        signature = base64.b64encode(self.signer.sign(text.encode())).decode()
-        lines = [signature[i : i + 76] for i in range(0, len(signature), 76)]
-        values["dynamic/instance-identity/document"] = text
-        values["dynamic/instance-identity/signature"] = "\n".join(lines)
+        values[_DOCUMENT] = json.dumps(document, indent=2)
+        values[_SIGNATURE] = ""  # computed when asked for
         return values
+
+    def _signature(self):
+        document = self.values[_DOCUMENT].encode()
+        signature = base64.b64encode(self.signer.sign(document)).decode()
+        return "\n".join(signature[i : i + 76] for i in range(0, len(signature), 76))
 
     async def handle(self, request):
         path = request.path.removeprefix("/latest/")
@@ -88,8 +92,9 @@ class Imds:
         if request.method not in ("GET", "HEAD"):
             return _text(405, "405 - Method Not Allowed")
         token = request.headers.get(_TOKEN)
-        if self.tokens.get(token, 0) < time.monotonic():
+        if token not in self.tokens:
             self.store.violations.add("imds", path, "token", "no valid session token")
+        if self.tokens.get(token, 0) < time.monotonic():  # an old one is told so, and renewed
             return _text(401, "401 - Unauthorized")
         if not request.path.startswith("/latest/"):
             return _text(404, "404 - Not Found")
@@ -115,6 +120,8 @@ class Imds:
             return role
         if path == f"meta-data/iam/security-credentials/{role}" and role:
             return json.dumps(self._credentials(role), indent=2)
+        if path == _SIGNATURE and self.values.get(path) == "":
+            return self._signature()
         if path in self.values:
             return self.values[path]
         folder = path if path.endswith("/") or not path else path + "/"

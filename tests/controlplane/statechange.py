@@ -84,7 +84,10 @@ def _check_container(task, container):
     if "exitCode" in known and container.get("exitCode", known["exitCode"]) != known["exitCode"]:
         text = f"container '{name}' exited with {known['exitCode']}, now {container['exitCode']}"
         yield "exit-code", text
-    for binding in container.get("networkBindings", ()):
+    bindings = container.get("networkBindings", ())
+    if len(bindings) > 100 and any("hostPortRange" in binding for binding in bindings):
+        yield "network-binding", f"{len(bindings)} bindings of '{name}' with a range, at most 100"
+    for binding in bindings:
         yield from _check_binding(name, binding)
 
 

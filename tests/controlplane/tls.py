@@ -47,9 +47,11 @@ class DocumentSigner:
     """Signs the instance identity document as EC2 does: RSA, SHA-256, PKCS #1 v1.5."""
 
     def __init__(self):
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._key = None  # made when first needed: it takes a quarter of a second
 
     def sign(self, document):
+        if self._key is None:
+            self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         return self._key.sign(document, padding.PKCS1v15(), hashes.SHA256())
 
 

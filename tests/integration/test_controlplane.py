@@ -727,6 +727,8 @@ def test_the_command_line_shows_a_day_of_a_node(standin, tmp_path):
 
     assert cli(standin, "stop", arns[1], "--reason", "bye").returncode == 0
     assert standin.task(arns[1])["stoppedReason"] == "bye"
+    example = TESTS / "controlplane" / "examples" / "hello.json"
+    assert cli(standin, "run", example, "--count", 2).returncode == 0
     assert "no task 'zzz'" in cli(standin, "stop", "zzz").stderr
     assert arns[0].rsplit("/", 1)[-1] in cli(standin, "tasks").stdout
 
@@ -760,13 +762,28 @@ def test_the_command_line_shows_a_day_of_a_node(standin, tmp_path):
 
 
 def test_the_command_line_says_what_is_wrong_with_serve(tmp_path):
-    for option, value in (("--port", "70000"), ("--heartbeat-seconds", "0")):
+    for option, value in (
+        ("--port", "70000"),
+        ("--heartbeat-seconds", "0"),
+        ("--region", "'nowhere'"),
+        ("--name", "'b\xfccher'"),
+        ("--account", "'1'"),
+        ("--ecr-proxy-endpoint", "'localhost'"),
+    ):
         command = [str(TESTS / "controlplane" / "ecs-standin"), "serve", "--dir", str(tmp_path)]
-        result = subprocess.run(
-            [*command, option, value], capture_output=True, text=True, timeout=60
-        )
+        command += [option, value.strip("'")]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert result.returncode == 1
         assert f"{option} is {value}" in result.stderr
+
+
+def test_a_stand_in_that_cannot_start_says_why(tmp_path):
+    with pytest.raises(StandInError, match="cannot listen or write: .*192.0.2.1"):
+        StandIn.start(tmp_path / "standin", listen="192.0.2.1")
+    with StandIn.start(tmp_path / "first") as first:
+        port = urllib.parse.urlsplit(first.endpoint).port
+        with pytest.raises(StandInError, match="cannot listen or write: .*in use"):
+            StandIn.start(tmp_path / "second", port=port)
 
 
 def test_the_command_line_without_a_stand_in_says_so(tmp_path):

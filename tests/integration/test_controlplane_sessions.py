@@ -306,6 +306,23 @@ async def test_a_definition_arrives_as_the_backend_would_send_it(standin):
 
 
 @scenario
+async def test_an_awsvpc_task_has_the_interfaces_it_was_submitted_with(standin):
+    attributes = [{"name": "ecs.capability.task-eni"}, {"name": "ecs.os-type", "value": "linux"}]
+    attributes.append({"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"})
+    arn = register(standin, attributes=attributes)
+    definition = {**PLAIN, "networkMode": "awsvpc"}
+    with pytest.raises(StandInError, match="elasticNetworkInterfaces"):
+        standin.run_task(definition)
+    interface = {"attachmentArn": "arn:a", "macAddress": "0a:00:00:00:00:01", "ec2Id": "eni-1"}
+    async with connect(standin, "acs", acs_query(arn)) as acs:
+        await first_manifest(acs)
+        standin.run_task(definition, elasticNetworkInterfaces=[interface])
+        payload = await acs.expect("PayloadMessage")
+        assert payload["tasks"][0]["elasticNetworkInterfaces"] == [interface]
+        await acs.ack_payload(payload)
+
+
+@scenario
 async def test_fifty_tasks_come_in_one_payload(standin):
     arn = register(standin)
     async with connect(standin, "acs", acs_query(arn)) as acs:
