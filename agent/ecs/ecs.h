@@ -50,6 +50,10 @@ typedef void (*ecs_done_fn)(int r, const struct err *err, void *userdata);
 const struct aws_error *ecs_call_error(const struct ecs_call *call);
 struct json_object *ecs_call_result(const struct ecs_call *call); /* borrowed; after r == 0 */
 
+/* Any operation by its name, with a body that is borrowed for the call. */
+int ecs_call_start(struct ecs_client *client, const char *operation, struct json_object *body,
+                   ecs_done_fn done, void *userdata, struct ecs_call **ret, struct err *err);
+
 /* ---- SubmitTaskStateChange ---- */
 
 struct ecs_network_binding {
