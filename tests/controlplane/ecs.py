@@ -1,9 +1,18 @@
 """The ECS API: finds the operation, checks the request against its shape, answers."""
 
+import re
+
 from .ecs_agent import AgentOperations
 from .ecs_operator import OperatorOperations
 from .errors import ApiError
 from .shape import Model
+
+# Calls that only agents make; deployment tools make the others as well.
+_AGENT_ONLY = ("RegisterContainerInstance", "DiscoverPollEndpoint", "SubmitTaskStateChange")
+_USER_AGENT = re.compile(
+    r"Amazon ECS Agent - v\S+ \(\*?[0-9a-f]+\) \(linux; [^()]+\) "
+    r"\(\+http://aws\.amazon\.com/ecs/\)"
+)
 
 
 class Ecs:
@@ -33,6 +42,9 @@ class Ecs:
         if caller.key.kind != "instance":
             text = f"called with the {caller.key.kind} role {caller.key.role_arn}"
             violations.add("ecs", operation, "wrong-credentials", text)
+        if operation in _AGENT_ONLY and not _USER_AGENT.fullmatch(caller.user_agent):
+            text = f"'{caller.user_agent}' is not that of an ECS agent"
+            violations.add("ecs", operation, "user-agent", text)
         kinds = {problem.kind for problem in problems}
         if kinds & {"type", "null"}:
             raise ApiError("SerializationException", _first(problems, ("type", "null")))

@@ -34,6 +34,9 @@ ATTRIBUTES = [
     {"name": "ecs.capability.execution-role-awslogs"},
     {"name": "ecs.os-type", "value": "linux"},
 ]
+USER_AGENT = (
+    "Amazon ECS Agent - v1.105.1 (*a8b3e7d3) (linux; LINUX) (+http://aws.amazon.com/ecs/)"
+)
 JSON_TYPE = "application/x-amz-json-1.1"
 
 
@@ -73,7 +76,8 @@ def json_headers(target, **more):
 def call(standin, operation, document, credentials=None):
     """One ECS call, also with members that boto3 does not know; returns (status, JSON)."""
     body = json.dumps(document).encode()
-    headers = json_headers(f"AmazonEC2ContainerServiceV20141113.{operation}")
+    target = f"AmazonEC2ContainerServiceV20141113.{operation}"
+    headers = json_headers(target, **{"User-Agent": USER_AGENT})
     url = standin.endpoint + "/"
     return send(
         standin, sign(standin, "POST", url, body, "ecs", headers, credentials=credentials), body

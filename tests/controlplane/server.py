@@ -82,7 +82,7 @@ class Server:
         try:
             key = self._verify(request, service.SERVICE, operation, body)
             document = self._parse(request, service.SERVICE, operation, body)
-            caller = Caller(key, request.headers["Host"])
+            caller = self._caller(request, key)
             if service is self.logs:
                 answer = service.call(operation, document, caller, request.headers)
             else:
@@ -102,6 +102,9 @@ class Server:
         self._add_call(service, operation, 200, None, key, document)
         text = "" if answer is None else json.dumps(answer)
         return web.Response(text=text, headers=_headers())
+
+    def _caller(self, request, key):
+        return Caller(key, request.headers["Host"], request.headers.get("User-Agent", ""))
 
     def _add_call(self, service, operation, status, error, key, document):
         request = document if service is self.ecs else None
@@ -154,7 +157,7 @@ class Server:
                 if answer is not None:
                     return answer
             key = self._verify(request, "sts", operation, body)
-            text = self.sts.call(operation, Caller(key, request.headers["Host"]))
+            text = self.sts.call(operation, self._caller(request, key))
         except ApiError as error:
             self.store.add_call("sts", operation, error.status, error.code, key)
             return sts.error_answer(error.code, error.message, error.status)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sys
 import time
+import traceback
 from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
@@ -167,8 +169,14 @@ class Session:
     async def _receive(self, text):
         kind = self.kind_of(text)
         fault = self.store.faults.take(self.service, kind) if kind else None
-        if fault is None or await self._apply(fault, text) is not None:
+        if fault and await self._apply(fault, text) is None:
+            return
+        try:
             self.on_text(text)
+        except Exception:
+            report = traceback.format_exc()
+            print(report, file=sys.stderr, flush=True)
+            self.violation("frame", "stand-in-bug", report)
 
     def kind_of(self, text):
         """The type of a received message, found without checking it, or None."""

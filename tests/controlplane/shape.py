@@ -3,6 +3,11 @@
 A model is the "shapes" table of AWS API descriptions: structures with members and required
 members, lists, maps and scalars with their limits. check() reports every difference; what a
 difference means (an error answer, a violation, both) is for the caller.
+
+shapes/acs.json and shapes/tcs.json are the members and types of the API models published with
+aws/amazon-ecs-agent (Apache-2.0); that a member is required is our addition, from what agents
+send. shapes/ecs.json describes what an agent sends to the ECS API, which is less than the API
+takes, and has the members that the public model lacks (clientToken, port ranges).
 """
 
 import json

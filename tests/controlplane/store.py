@@ -127,7 +127,8 @@ class Store:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a call, and under which host:port it reached us."""
+    """Who makes a call, under which host:port it reached us, and how it calls itself."""
 
     key: object
     host: str
+    user_agent: str

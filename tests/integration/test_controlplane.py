@@ -3,7 +3,9 @@
 What plays the agent here is an aiohttp client; the node's own tests use the same stand-in.
 """
 
+import asyncio
 import base64
+import calendar
 import http.client
 import json
 import os
@@ -29,7 +31,9 @@ from controlplane.client import StandIn, StandInError, Timeout  # noqa: E402
 from controlplane.scripted_agent import (  # noqa: E402
     ATTRIBUTES,
     RESOURCES,
+    acs_query,
     call,
+    connect,
     credentials_of,
     json_headers,
     now,
@@ -342,6 +346,16 @@ def test_poll_endpoints_are_where_the_agent_reached_us(shared):
     shared.clear_violations()
 
 
+def test_a_call_of_an_agent_without_its_user_agent_is_a_violation(shared):
+    body = json.dumps(registration()).encode()
+    target = "AmazonEC2ContainerServiceV20141113.RegisterContainerInstance"
+    headers = json_headers(target, **{"User-Agent": "curl/7.88.1"})
+    headers = sign(shared, "POST", shared.endpoint + "/", body, "ecs", headers)
+    assert send(shared, headers, body)[0] == 200
+    assert rules(shared) == ["user-agent"]
+    shared.clear_violations()
+
+
 def test_a_duplicate_member_is_a_violation(shared):
     body = b'{"cluster": "default", "cluster": "default"}'
     headers = sign(shared, "POST", shared.endpoint + "/", body, "ecs", json_headers(TARGET))
@@ -604,6 +618,63 @@ def test_keys_of_the_instance_role_end_and_are_renewed(tmp_path):
         assert (status, answer["__type"]) == (400, "ExpiredTokenException")
         second = json.loads(imds(standin, path + role, token=token)[1])
         assert second["AccessKeyId"] != first["AccessKeyId"]
+
+
+async def first_payload(standin, arn, cluster):
+    async with connect(standin, "acs", acs_query(arn, clusterArn=cluster)) as acs:
+        await acs.ack(await acs.expect("TaskManifestMessage"))
+        payload = await acs.expect("PayloadMessage")
+        await acs.ack_payload(payload)
+        await acs.settle()
+        return payload
+
+
+def test_each_option_of_serve_has_its_effect(tmp_path):
+    options = {
+        "region": "eu-west-1",
+        "account": "444455556666",
+        "cluster": ["blue", "green"],
+        "name": ["node.example"],
+        "access_key_id": "AKIAOTHEREXAMPLE0000",
+        "secret_access_key": "another",
+        "instance_id": "i-00000000000000001",
+        "instance_type": "t3.micro",
+        "availability_zone": "eu-west-1c",
+        "instance_role": "",
+        "task_credentials_seconds": 900,
+        "no_awslogs_endpoint": True,
+        "imds_listen": "127.0.0.2",
+    }
+    with StandIn.start(tmp_path / "standin", **options) as standin:
+        assert standin.facts["accessKeyId"] == "AKIAOTHEREXAMPLE0000"
+        assert aws_client(standin, "ecs").list_clusters()["clusterArns"] == [
+            "arn:aws:ecs:eu-west-1:444455556666:cluster/blue",
+            "arn:aws:ecs:eu-west-1:444455556666:cluster/green",
+        ]
+        assert standin.imds.startswith("http://127.0.0.2:")
+        token = imds(standin, "/latest/api/token", "PUT", ttl="60")[1]
+        path = "/latest/dynamic/instance-identity/document"
+        document = json.loads(imds(standin, path, token=token)[1])
+        assert document["instanceId"] == "i-00000000000000001"
+        assert document["instanceType"] == "t3.micro"
+        assert (document["accountId"], document["region"]) == ("444455556666", "eu-west-1")
+        assert document["availabilityZone"] == "eu-west-1c"
+        path = "/latest/meta-data/iam/security-credentials/"
+        assert imds(standin, path, token=token)[0] == 404
+        register(standin, cluster="green")
+        instance = standin.instance()
+        assert instance["attributes"]["ecs.availability-zone"] == "eu-west-1c"
+        arn = standin.run_task(DEFINITION)
+        sent = asyncio.run(first_payload(standin, instance["arn"], "green"))["tasks"][0]
+        host_config = json.loads(sent["containers"][0]["dockerConfig"]["hostConfig"])
+        assert "awslogs-endpoint" not in host_config["LogConfig"]["Config"]
+        assert arn.startswith("arn:aws:ecs:eu-west-1:444455556666:task/green/")
+        expiration = sent["roleCredentials"]["expiration"]
+        life = calendar.timegm(time.strptime(expiration, "%Y-%m-%dT%H:%M:%SZ")) - time.time()
+        assert 600 < life <= 900
+        certificate = (standin.dir / "server.pem").read_text()
+        assert b"node.example" in ssl.PEM_cert_to_DER_cert(certificate)
+        standin.assert_no_violations()
 
 
 # ECR
