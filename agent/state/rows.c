@@ -77,8 +77,10 @@ int state_put_task(struct state *state, const struct state_task *task)
 		text(task->document),
 		text(task->desired),
 		text(task->known),
+		text(task->sent),
 		text(task->reason),
 		integer(task->sequence),
+		integer((uint64_t)task->stop_sequence),
 		integer(task->received_usec),
 		integer(task->pull_started_usec),
 		integer(task->pull_stopped_usec),
@@ -107,6 +109,9 @@ int state_put_container(struct state *state, const struct state_container *c)
 		text(c->image_id),
 		text(c->address),
 		text(c->bindings),
+		text(c->image_config),
+		text(c->layers),
+		integer(c->cgroup_id),
 		integer(c->created_usec),
 		integer(c->started_usec),
 		integer(c->finished_usec),
@@ -194,11 +199,12 @@ int state_read_tasks(struct state *state, state_task_fn fn, void *userdata, stru
 	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
 	int r, result;
 
-	r = sqlite3_prepare_v2(state->db,
-	                       "SELECT arn,document,desired,known,reason,sequence,received_usec,"
-	                       "pull_started_usec,pull_stopped_usec,execution_stopped_usec,"
-	                       "stopped_usec,launched,admitted FROM tasks ORDER BY sequence",
-	                       -1, &stmt, NULL);
+	r = sqlite3_prepare_v2(
+		state->db,
+		"SELECT arn,document,desired,known,sent,reason,sequence,stop_sequence,"
+		"received_usec,pull_started_usec,pull_stopped_usec,"
+		"execution_stopped_usec,stopped_usec,launched,admitted FROM tasks ORDER BY sequence",
+		-1, &stmt, NULL);
 	if (r != SQLITE_OK)
 		return state_error(state->db, r, "read the tasks", err);
 
@@ -208,15 +214,17 @@ int state_read_tasks(struct state *state, state_task_fn fn, void *userdata, stru
 			.document = column_text(stmt, 1),
 			.desired = column_text(stmt, 2),
 			.known = column_text(stmt, 3),
-			.reason = column_text(stmt, 4),
-			.sequence = column_u64(stmt, 5),
-			.received_usec = column_u64(stmt, 6),
-			.pull_started_usec = column_u64(stmt, 7),
-			.pull_stopped_usec = column_u64(stmt, 8),
-			.execution_stopped_usec = column_u64(stmt, 9),
-			.stopped_usec = column_u64(stmt, 10),
-			.launched = sqlite3_column_int(stmt, 11),
-			.admitted = sqlite3_column_int(stmt, 12),
+			.sent = column_text(stmt, 4),
+			.reason = column_text(stmt, 5),
+			.sequence = column_u64(stmt, 6),
+			.stop_sequence = sqlite3_column_int64(stmt, 7),
+			.received_usec = column_u64(stmt, 8),
+			.pull_started_usec = column_u64(stmt, 9),
+			.pull_stopped_usec = column_u64(stmt, 10),
+			.execution_stopped_usec = column_u64(stmt, 11),
+			.stopped_usec = column_u64(stmt, 12),
+			.launched = sqlite3_column_int(stmt, 13),
+			.admitted = sqlite3_column_int(stmt, 14),
 		};
 
 		result = fn(&task, userdata);
@@ -243,9 +251,12 @@ static void read_container(sqlite3_stmt *stmt, const char *task_arn, struct stat
 		.image_id = column_text(stmt, 9),
 		.address = column_text(stmt, 10),
 		.bindings = column_text(stmt, 11),
-		.created_usec = column_u64(stmt, 12),
-		.started_usec = column_u64(stmt, 13),
-		.finished_usec = column_u64(stmt, 14),
+		.image_config = column_text(stmt, 12),
+		.layers = column_text(stmt, 13),
+		.cgroup_id = column_u64(stmt, 14),
+		.created_usec = column_u64(stmt, 15),
+		.started_usec = column_u64(stmt, 16),
+		.finished_usec = column_u64(stmt, 17),
 	};
 }
 
@@ -258,8 +269,8 @@ int state_read_containers(struct state *state, const char *task_arn, state_conta
 	r = sqlite3_prepare_v2(
 		state->db,
 		"SELECT name,runtime_id,endpoint_id,desired,known,sent,exit_code,reason,"
-		"image_digest,image_id,address,bindings,created_usec,started_usec,"
-		"finished_usec FROM containers WHERE task_arn=? ORDER BY name",
+		"image_digest,image_id,address,bindings,image_config,layers,cgroup_id,"
+		"created_usec,started_usec,finished_usec FROM containers WHERE task_arn=? ORDER BY name",
 		-1, &stmt, NULL);
 	if (r == SQLITE_OK)
 		r = sqlite3_bind_text(stmt, 1, task_arn, -1, SQLITE_STATIC);

@@ -9,14 +9,15 @@
 static const char *const upgrades[STATE_SCHEMA_VERSION] = {
 	"CREATE TABLE instance (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);"
 	"CREATE TABLE tasks (arn TEXT PRIMARY KEY NOT NULL, document TEXT NOT NULL,"
-	"  desired TEXT NOT NULL, known TEXT NOT NULL, reason TEXT, sequence INTEGER NOT NULL,"
-	"  received_usec INTEGER NOT NULL, pull_started_usec INTEGER NOT NULL,"
+	"  desired TEXT NOT NULL, known TEXT NOT NULL, sent TEXT NOT NULL, reason TEXT,"
+	"  sequence INTEGER NOT NULL, stop_sequence INTEGER NOT NULL, received_usec INTEGER NOT NULL, pull_started_usec INTEGER NOT NULL,"
 	"  pull_stopped_usec INTEGER NOT NULL, execution_stopped_usec INTEGER NOT NULL,"
 	"  stopped_usec INTEGER NOT NULL, launched INTEGER NOT NULL, admitted INTEGER NOT NULL);"
 	"CREATE TABLE containers (task_arn TEXT NOT NULL, name TEXT NOT NULL,"
 	"  runtime_id TEXT, endpoint_id TEXT, desired TEXT NOT NULL, known TEXT NOT NULL,"
 	"  sent TEXT NOT NULL, exit_code INTEGER, reason TEXT, image_digest TEXT, image_id TEXT,"
-	"  address TEXT, bindings TEXT, created_usec INTEGER NOT NULL,"
+	"  address TEXT, bindings TEXT, image_config TEXT, layers TEXT,"
+	"  cgroup_id INTEGER NOT NULL, created_usec INTEGER NOT NULL,"
 	"  started_usec INTEGER NOT NULL, finished_usec INTEGER NOT NULL,"
 	"  PRIMARY KEY (task_arn, name));"
 	"CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, task_arn TEXT NOT NULL,"
@@ -27,14 +28,16 @@ static const char *const upgrades[STATE_SCHEMA_VERSION] = {
 const char *const state_statements[_STATEMENT_MAX] = {
 	[STATEMENT_SET] = "INSERT OR REPLACE INTO instance VALUES (?,?)",
 	[STATEMENT_UNSET] = "DELETE FROM instance WHERE key=?",
-	[STATEMENT_PUT_TASK] = "INSERT OR REPLACE INTO tasks (arn,document,desired,known,reason,"
-			       "sequence,received_usec,pull_started_usec,pull_stopped_usec,"
-			       "execution_stopped_usec,stopped_usec,launched,admitted)"
-			       " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	[STATEMENT_PUT_TASK] =
+		"INSERT OR REPLACE INTO tasks (arn,document,desired,known,sent,reason,sequence,"
+		"stop_sequence,received_usec,pull_started_usec,pull_stopped_usec,"
+		"execution_stopped_usec,stopped_usec,launched,admitted)"
+		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 	[STATEMENT_PUT_CONTAINER] =
 		"INSERT OR REPLACE INTO containers (task_arn,name,runtime_id,endpoint_id,desired,"
-		"known,sent,exit_code,reason,image_digest,image_id,address,bindings,created_usec,"
-		"started_usec,finished_usec) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		"known,sent,exit_code,reason,image_digest,image_id,address,bindings,image_config,"
+		"layers,cgroup_id,created_usec,started_usec,finished_usec)"
+		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 	[STATEMENT_REMOVE_CONTAINERS] = "DELETE FROM containers WHERE task_arn=?",
 	[STATEMENT_REMOVE_TASK] = "DELETE FROM tasks WHERE arn=?",
 	[STATEMENT_ADD_EVENT] = "INSERT INTO outbox (id,task_arn,body) VALUES (?,?,?)",

@@ -79,8 +79,10 @@ struct state_task {
 	const char *document; /* JSON of the payload's task, without credentials */
 	const char *desired;  /* status words of the engine */
 	const char *known;
+	const char *sent; /* last status put into the outbox */
 	const char *reason;
 	uint64_t sequence; /* order of arrival */
+	int64_t stop_sequence;
 	uint64_t received_usec;
 	uint64_t pull_started_usec;
 	uint64_t pull_stopped_usec;
@@ -103,8 +105,11 @@ struct state_container {
 	const char *reason; /* "<ErrorName>: <text>" */
 	const char *image_digest;
 	const char *image_id;
-	const char *address;  /* on the bridge */
-	const char *bindings; /* JSON array of ECS networkBindings */
+	const char *address;      /* on the bridge */
+	const char *bindings;     /* JSON array of ECS networkBindings */
+	const char *image_config; /* JSON object, as ecs-image told it */
+	const char *layers;       /* JSON array of diffIDs */
+	uint64_t cgroup_id;
 	uint64_t created_usec;
 	uint64_t started_usec;
 	uint64_t finished_usec;

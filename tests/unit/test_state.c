@@ -52,6 +52,7 @@ static void put_task(struct state *state, const char *arn, uint64_t sequence)
 	                          .document = "{}",
 	                          .desired = "RUNNING",
 	                          .known = "NONE",
+	                          .sent = "NONE",
 	                          .sequence = sequence};
 
 	assert_int_equal(state_put_task(state, &task), 0);
