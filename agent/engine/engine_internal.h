@@ -1,0 +1,274 @@
+/* What the files of the engine share; of no one else. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "agent/engine/addresses.h"
+#include "agent/engine/engine.h"
+#include "agent/engine/host_resources.h"
+#include "agent/engine/metadata_client.h"
+#include "agent/engine/network_client.h"
+#include "agent/engine/outbox.h"
+#include "agent/engine/peer.h"
+#include "agent/engine/pull.h"
+#include "agent/engine/role_credentials.h"
+#include "agent/engine/spec.h"
+#include "agent/engine/task.h"
+#include "agent/engine/task_parse.h"
+#include "lib/backoff.h"
+#include "lib/log.h"
+
+#define SECOND_USEC (1000 * 1000ull)
+#define MINUTE_USEC (60 * SECOND_USEC)
+
+/* Source: the time limits of the ECS agent's runtime calls. */
+#define NETWORK_TIMEOUT_USEC  MINUTE_USEC
+#define METADATA_TIMEOUT_USEC (10 * SECOND_USEC)
+#define STATE_TIMEOUT_USEC    (30 * SECOND_USEC)
+#define STOP_MARGIN_USEC      (2 * MINUTE_USEC)
+#define STOP_TRIES_MAX        5
+
+/*
+ * The supervisor (ecs-task) of one task.
+ *
+ *   NONE -> SAVING -> LAUNCHING -> READY -> ENDING -> ENDED
+ *   after a restart, or when the connection is lost: FINDING -> READY, or -> GONE
+ *   GONE -> REAPING -> NONE, where it may be launched again
+ */
+enum supervisor_status {
+	SUPERVISOR_NONE,
+	SUPERVISOR_SAVING, /* "launched" is being written to the store */
+	SUPERVISOR_LAUNCHING,
+	SUPERVISOR_FINDING,
+	SUPERVISOR_READY,
+	SUPERVISOR_REAPING,
+	SUPERVISOR_ENDING,
+	SUPERVISOR_ENDED,
+};
+
+struct supervisor {
+	enum supervisor_status status;
+	struct peer *peer;
+	sd_event_source *timer; /* next try of what status says */
+	struct backoff backoff;
+	unsigned int tries;
+	uint64_t deadline_usec; /* of launching, monotonic */
+	unsigned int deaths;    /* before any of the task's containers ran */
+};
+
+/* What is under way for a container; one thing at a time. */
+enum container_op {
+	OP_NONE,
+	OP_PULL,
+	OP_CREATE,
+	OP_ATTACH,
+	OP_SAVE, /* its address, before it starts */
+	OP_SERVE,
+	OP_START,
+	OP_STOP,
+};
+
+struct engine_container {
+	struct engine_task *et;
+	struct container *c; /* borrowed from et->task */
+	struct log_ctx log;
+
+	enum container_op op;
+	struct pull *pull;
+	bool pull_started; /* its turn in the queue has come */
+	bool cache_only;   /* the pull has failed: what is in the local store will do */
+
+	/* In the supervisor's hands. */
+	bool made;                   /* "create" succeeded */
+	bool attached;               /* has its network */
+	bool served;                 /* its endpoint is answered */
+	bool recreate;               /* made before a restart and never started: made anew */
+	bool may_run;                /* a start without an answer */
+	uint64_t waiting_since_usec; /* for network or metadata, monotonic; 0: not waiting */
+
+	int netns_fd, endpoint_fd;
+	int *port_fds;
+	size_t n_port_fds;
+	unsigned int prefix;
+	char gateway[16];
+
+	unsigned int stop_tries;
+	struct backoff stop_backoff;
+	sd_event_source *stop_retry;
+	bool detached; /* after STOPPED */
+};
+
+/* What is left to do after STOPPED. */
+enum teardown_step {
+	TEARDOWN_NOT_YET,
+	TEARDOWN_DETACH,
+	TEARDOWN_END,
+	TEARDOWN_DONE,
+};
+
+struct engine_task {
+	struct engine *engine;
+	struct task *task; /* owned */
+	struct log_ctx log;
+	struct engine_container *containers; /* as many as the task has */
+	struct supervisor supervisor;
+
+	uint64_t sequence, received_realtime_usec;
+	bool durable;  /* the store has it */
+	bool launched; /* and knows that a supervisor was asked for */
+	bool launched_durable;
+	bool admitted;        /* has its host resources */
+	bool dirty;           /* to be reconciled */
+	bool unsaved;         /* to be written */
+	bool documents_stale; /* to be sent to ecs-metadata */
+	bool sockets_due;     /* ecs-metadata lacks its endpoint sockets */
+	bool sockets_asked;
+	bool execution_credentials_there; /* ecs-metadata had them at its hello */
+
+	enum teardown_step teardown;
+	unsigned int detach_tries;
+	size_t detaching;
+	sd_event_source *wake; /* a deadline that nothing else would notice */
+	sd_event_source *cleanup;
+	bool cleanup_due;
+};
+
+struct engine {
+	sd_event *loop;
+	struct engine_options o;
+	struct spec_options spec;
+	struct log_ctx log;
+	char *container_instance_arn;
+	char *availability_zone;
+
+	struct engine_task **tasks; /* in order of arrival, which is the waiting queue's */
+	size_t n_tasks, tasks_allocated;
+	uint64_t last_sequence;
+	sd_event_source *reconcile;
+	bool reconciling;
+
+	struct outbox *outbox;
+	struct puller *puller;
+	struct network_client *network;
+	struct metadata_client *metadata;
+	struct role_credentials *credentials;
+	struct host_resources *host;
+	struct addresses *addresses; /* NULL until the bridge is known */
+	struct aws_keys *instance_keys;
+	struct acs_session *session;
+	struct orphan *orphans;
+
+	sd_event_source *ticker; /* buffered container events */
+
+	/* The bridge and the host's endpoint. */
+	bool host_asked, host_ready, host_endpoint_due;
+	struct err host_error;
+	struct backoff host_backoff;
+	sd_event_source *host_retry;
+	int port_cursor;
+
+	bool metadata_complete; /* told on this connection */
+
+	int64_t manifest_seq;
+	char *manifest_id; /* current one, NULL once verified */
+};
+
+/* engine.c */
+struct engine_task *engine_find(struct engine *engine, const char *arn);
+struct engine_task *engine_find_id(struct engine *engine, const char *id);
+/* Takes task. The task is reconciled from the loop once it is durable. */
+int engine_add(struct engine *engine, struct task *task, struct engine_task **ret);
+int engine_insert(struct engine *engine, struct task *task, struct engine_task **ret);
+void engine_remove(struct engine_task *et);
+/* Look at the task again, from the loop. */
+void engine_changed(struct engine_task *et);
+void engine_changed_all(struct engine *engine);
+/* The same, and write it to the store; documents: for its containers to see. */
+void engine_save(struct engine_task *et);
+void engine_desire_stopped(struct engine_task *et);
+/* Terminal reason of the task (the first one stays); it is to stop. */
+void engine_fail_task(struct engine_task *et, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* task_reconcile.c */
+void engine_reconcile(struct engine_task *et);
+/* Give the waiting tasks what has become free. */
+void engine_admit_waiting(struct engine *engine);
+
+/* container.c: what is known of one container */
+int engine_containers_init(struct engine_task *et);
+void engine_containers_done(struct engine_task *et);
+struct engine_container *engine_container_find(struct engine_task *et, const char *name);
+void container_reach(struct engine_container *ec, enum task_status status);
+/* "<name>: <text>"; the first one stays. */
+void container_set_reason(struct engine_container *ec, const char *name, const char *text);
+/* It has failed on its way: wanted no more. name is used where err has none. */
+void container_fail(struct engine_container *ec, const char *name, const struct err *err);
+void container_fail_timeout(struct engine_container *ec, const char *transition, uint64_t usec);
+void container_stopped(struct engine_container *ec, const int *exit_code,
+                       uint64_t finished_realtime_usec);
+/* An "exited" event, an exit file, or an element of "state". */
+void container_exited(struct engine_container *ec, struct json_object *exit);
+
+/* container_ops.c: the steps of one container; each returns at once and marks the task when it
+ * has an outcome. */
+void container_pull(struct engine_container *ec);
+void container_create(struct engine_container *ec);
+void container_attach(struct engine_container *ec);
+void container_serve(struct engine_container *ec);
+void container_start(struct engine_container *ec);
+void container_stop(struct engine_container *ec);
+/* Made, and wanted no more before it ran: the supervisor may forget it. */
+void container_discard(struct engine_container *ec);
+/* The answer says that the connection ended, not that the request failed. */
+bool answer_is_lost(const struct peer *peer, int r);
+
+/* supervisor.c */
+void supervisor_launch(struct engine_task *et);
+void supervisor_find(struct engine_task *et);
+void supervisor_end(struct engine_task *et);
+void supervisor_done(struct supervisor *supervisor);
+
+/* host_network.c: the bridge, the host's endpoint */
+void host_network_start(struct engine *engine);
+void host_network_prune(struct engine *engine);
+
+/* metadata_sync.c */
+extern const struct metadata_client_ops engine_metadata_ops;
+void metadata_put_credentials(struct engine *engine, struct role_credential *credential);
+void metadata_put_instance(struct engine *engine);
+void metadata_configure(struct engine *engine);
+void metadata_send_documents(struct engine_task *et);
+void metadata_release(struct engine_task *et, bool all);
+void metadata_sync_task(struct engine_task *et);
+void metadata_sync_check(struct engine *engine);
+
+/* teardown.c */
+void teardown_progress(struct engine_task *et);
+void teardown_arm_cleanup(struct engine_task *et);
+/* The outbox has nothing more of this task. */
+void teardown_accepted(struct engine *engine, const char *arn);
+
+/* events.c */
+void events_emit(struct engine_task *et);
+/* A task that is no struct task: STOPPED with a reason. */
+int events_refuse(struct engine *engine, const char *arn, const char *reason);
+
+/* persist.c */
+int persist_task(struct engine_task *et);
+int persist_read(struct engine *engine, struct err *err);
+
+/* orphans.c */
+void orphans_start(struct engine *engine);
+void orphans_free(struct engine *engine);
+
+/* payload.c, manifest.c: handlers of ACS */
+void payload_handle(struct acs_session *session, const struct acs_payload *payload, void *userdata);
+void credentials_handle(struct acs_session *session, const struct acs_role_credentials *credentials,
+                        void *userdata);
+void manifest_handle(struct acs_session *session, const struct acs_manifest *manifest,
+                     void *userdata);
+void stop_verification_handle(struct acs_session *session,
+                              const struct acs_stop_verification *verification, void *userdata);
+int manifest_read(struct engine *engine, struct err *err);
+void manifest_note_seq(struct engine *engine, int64_t seq);

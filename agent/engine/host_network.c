@@ -1,0 +1,170 @@
+/* The bridge of the host and the host's own endpoint: asked for before the first container needs
+ * them, and again when ecs-metadata has lost the endpoint's socket. */
+#include <errno.h>
+#include <string.h>
+
+#include "agent/engine/engine_internal.h"
+#include "lib/json.h"
+#include "lib/loop.h"
+
+static void ask(struct engine *engine);
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct engine *engine = userdata;
+
+	(void)source;
+	(void)usec;
+	engine->host_retry = sd_event_source_disable_unref(engine->host_retry);
+	ask(engine);
+	return 0;
+}
+
+static void failed(struct engine *engine, const struct err *err)
+{
+	uint64_t usec;
+
+	if (!engine->host_error.text[0])
+		log_warning(&engine->log, 0, "bridge: %s; trying again", err->text);
+	engine->host_error = *err;
+	usec = backoff_next(&engine->host_backoff, random_fraction());
+	engine->host_retry = sd_event_source_disable_unref(engine->host_retry);
+	(void)loop_add_timer(engine->loop, usec, usec / 10, on_retry, engine, &engine->host_retry);
+	engine_changed_all(engine);
+}
+
+static void mark_addresses(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_tasks; i++) {
+		const struct task *task = engine->tasks[i]->task;
+
+		for (size_t k = 0; k < task->n_containers; k++)
+			if (task->containers[k].address[0])
+				addresses_mark(engine->addresses, task->containers[k].address);
+	}
+}
+
+static int read_bridge(struct engine *engine, struct json_object *body, struct err *err)
+{
+	const char *address = NULL;
+	uint64_t prefix = 0;
+	int r;
+
+	if (engine->addresses)
+		return 0;
+	r = json_get_string(body, "address", &address, err);
+	if (r >= 0)
+		r = json_get_u64(body, "prefix", 32, &prefix, err);
+	if (r >= 0)
+		r = addresses_new(address, (unsigned int)prefix, &engine->addresses, err);
+	if (r < 0)
+		return err_prefix(err, r, "answer of ecs-network");
+	mark_addresses(engine);
+	return 0;
+}
+
+static void serve_host(struct engine *engine, struct ipc_message *msg)
+{
+	if (msg->n_fds == 0 || !metadata_is_up(engine->metadata))
+		return; /* asked for again with the next connection */
+	if (metadata_request(engine->metadata, ipc_message_new("serve-host", NULL), msg->fds, 1,
+	                     NULL, NULL) == 0)
+		engine->host_endpoint_due = false;
+	metadata_sync_check(engine);
+}
+
+static void on_host(int r, struct ipc_message *msg, const struct err *err, void *userdata)
+{
+	struct engine *engine = userdata;
+	struct err bad = {0};
+
+	engine->host_asked = false;
+	if (r >= 0)
+		r = read_bridge(engine, msg->body, &bad);
+	else
+		bad = *err;
+	if (r < 0) {
+		failed(engine, &bad);
+		return;
+	}
+	engine->host_ready = true;
+	engine->host_error = (struct err){0};
+	backoff_reset(&engine->host_backoff);
+	if (engine->host_endpoint_due)
+		serve_host(engine, msg);
+	engine_changed_all(engine);
+}
+
+static void ask(struct engine *engine)
+{
+	struct json_object *body = ipc_message_new("host", NULL);
+	struct err err = {0};
+	int r;
+
+	r = body ? json_add_bool(body, "metadata", engine->host_endpoint_due) : -ENOMEM;
+	if (r == 0)
+		r = network_request(engine->network, body, NULL, 0, NETWORK_TIMEOUT_USEC, on_host,
+		                    engine);
+	else
+		json_object_put(body);
+	engine->host_asked = r == 0;
+	if (r < 0) {
+		(void)err_set(&err, r, "ask ecs-network");
+		failed(engine, &err);
+	}
+}
+
+void host_network_start(struct engine *engine)
+{
+	if (engine->host_backoff.max_usec == 0)
+		engine->host_backoff = (struct backoff){.min_usec = SECOND_USEC / 2,
+		                                        .max_usec = 30 * SECOND_USEC,
+		                                        .multiple = 2,
+		                                        .jitter = 0.2};
+	if (engine->host_asked || engine->host_retry)
+		return;
+	if (!engine->host_ready || engine->host_endpoint_due)
+		ask(engine);
+}
+
+static void on_pruned(int r, struct ipc_message *msg, const struct err *err, void *userdata)
+{
+	struct engine *engine = userdata;
+	struct json_object *removed = NULL;
+
+	if (r < 0) {
+		log_warning(&engine->log, 0, "prune of the bridge: %s", err->text);
+		return;
+	}
+	if (json_get_array(msg->body, "removed", &removed, NULL) == 0 &&
+	    json_object_array_length(removed) > 0)
+		log_info(&engine->log, "%zu links of containers that are gone were removed",
+		         json_object_array_length(removed));
+}
+
+void host_network_prune(struct engine *engine)
+{
+	struct json_object *body = ipc_message_new("prune", NULL), *keep = json_object_new_array();
+	int r = body && keep ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < engine->n_tasks && r == 0; i++) {
+		const struct engine_task *et = engine->tasks[i];
+
+		for (size_t k = 0; k < et->task->n_containers && r == 0; k++)
+			if (et->task->known != TASK_STATUS_STOPPED)
+				r = json_append(keep, json_object_new_string(
+							      et->task->containers[k].runtime_id));
+	}
+	if (r == 0) {
+		r = json_add(body, "keep", keep);
+		keep = NULL;
+	}
+	json_object_put(keep);
+	if (r == 0)
+		r = network_request(engine->network, body, NULL, 0, NETWORK_TIMEOUT_USEC, on_pruned,
+		                    engine);
+	else
+		json_object_put(body);
+	if (r < 0)
+		log_warning(&engine->log, r, "prune of the bridge");
+}

@@ -1,0 +1,358 @@
+/*
+ * What ecs-metadata must have: credentials, documents, sockets. A new connection's hello says what
+ * is there; the rest is sent again, then "complete". Endpoint sockets that it has lost are fetched
+ * from the supervisors, the host's from ecs-network.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "agent/engine/documents.h"
+#include "agent/engine/engine_internal.h"
+#include "lib/json.h"
+#include "lib/loop.h"
+
+static int request(struct engine *engine, struct json_object *body, const int *fds, size_t n_fds)
+{
+	return metadata_request(engine->metadata, body, fds, n_fds, NULL, NULL);
+}
+
+static bool is_live(const struct engine_task *et)
+{
+	return et->launched && et->task->known != TASK_STATUS_STOPPED;
+}
+
+static bool array_has(struct json_object *array, const char *text)
+{
+	for (size_t i = 0; array && i < json_object_array_length(array); i++) {
+		const char *s = json_object_get_string(json_object_array_get_idx(array, i));
+
+		if (s && strcmp(s, text) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Credentials. */
+
+static void on_put(int r, struct ipc_message *msg, const struct err *err, void *userdata)
+{
+	struct engine *engine = userdata;
+
+	(void)msg;
+	if (r < 0) {
+		if (r != -EPIPE)
+			log_err(&engine->log, 0, "ecs-metadata does not take credentials: %s",
+			        err->text);
+		return;
+	}
+	role_credentials_answered(engine->credentials);
+	engine_changed_all(engine);
+}
+
+void metadata_put_credentials(struct engine *engine, struct role_credential *credential)
+{
+	struct json_object *body = NULL;
+
+	if (!metadata_is_up(engine->metadata))
+		return;
+	if (!engine->o.config->task_iam_role &&
+	    strcmp(credential->role_type, "TaskApplication") == 0) {
+		credential->is_put = true; /* there is nothing that would ask */
+		return;
+	}
+	if (json_object_deep_copy(credential->message, &body, NULL) < 0)
+		return;
+	json_object_get(body);
+	if (metadata_request(engine->metadata, body, NULL, 0, on_put, engine) == 0)
+		role_credentials_sent(engine->credentials, credential);
+	json_wipe(body);
+	(void)json_to_text(body, NULL);
+	json_object_put(body);
+}
+
+static int add_keys(struct json_object *body, const struct aws_keys *keys)
+{
+	uint64_t expires = aws_keys_expires_realtime_usec(keys);
+	const char *token = aws_keys_session_token(keys);
+	char time[21] = "9999-12-31T23:59:59Z";
+	int r;
+
+	if (expires != AWS_KEYS_NO_EXPIRY)
+		aws_time_to_string(expires, time);
+	r = json_add_string(body, "accessKeyId", aws_keys_access_key_id(keys));
+	if (r == 0)
+		r = json_add_string(body, "secretAccessKey", aws_keys_secret_access_key(keys));
+	if (r == 0)
+		r = json_add_string(body, "sessionToken", token ? token : "");
+	if (r == 0)
+		r = json_add_string(body, "expiration", time);
+	return r;
+}
+
+void metadata_put_instance(struct engine *engine)
+{
+	struct json_object *body;
+	int r;
+
+	if (!engine->instance_keys || !metadata_is_up(engine->metadata))
+		return;
+	body = ipc_message_new("put-credentials", NULL);
+	r = body ? json_add_string(body, "credentialsId", "instance") : -ENOMEM;
+	if (r == 0)
+		r = json_add_string(body, "roleType", "Instance");
+	if (r == 0)
+		r = json_add_string(body, "roleArn", "");
+	if (r == 0)
+		r = add_keys(body, engine->instance_keys);
+	if (r == 0) {
+		json_object_get(body);
+		r = request(engine, body, NULL, 0);
+	}
+	if (r < 0)
+		log_warning(&engine->log, r, "pass the instance's credentials on to ecs-metadata");
+	json_wipe(body);
+	(void)json_to_text(body, NULL);
+	json_object_put(body);
+}
+
+void metadata_configure(struct engine *engine)
+{
+	const struct config *config = engine->o.config;
+	struct json_object *body;
+	int r;
+
+	if (!metadata_is_up(engine->metadata))
+		return;
+	body = ipc_message_new("configure", NULL);
+	r = body ? json_add_string(body, "cluster", config->cluster) : -ENOMEM;
+	if (r == 0)
+		r = json_add_string(body, "containerInstanceArn",
+		                    engine->container_instance_arn ? engine->container_instance_arn
+		                                                   : "");
+	if (r == 0 && config->audit_log)
+		r = json_add_string(body, "auditLog", config->audit_log);
+	if (r == 0)
+		r = json_add_u64(body, "requestsPerSecond", config->metadata_rate);
+	if (r == 0)
+		r = json_add_u64(body, "burst", config->metadata_burst);
+	if (r == 0)
+		r = request(engine, body, NULL, 0);
+	else
+		json_object_put(body);
+	if (r < 0)
+		log_warning(&engine->log, r, "configure ecs-metadata");
+}
+
+/* Documents and tasks. */
+
+void metadata_send_documents(struct engine_task *et)
+{
+	const struct engine *engine = et->engine;
+	const struct document_options options = {
+		.cluster = engine->o.config->cluster,
+		.availability_zone =
+			engine->o.config->metadata_az_disabled ? NULL : engine->availability_zone,
+	};
+	struct json_object *documents = NULL, *body;
+	int r;
+
+	if (!et->documents_stale || !is_live(et) || !metadata_is_up(engine->metadata))
+		return;
+	r = documents_build(et->task, &options, &documents);
+	if (r < 0)
+		return;
+	body = ipc_message_new("documents", NULL);
+	if (!body) {
+		json_object_put(documents);
+		return;
+	}
+	r = json_add(body, "documents", documents);
+	if (r == 0)
+		r = json_add_string(body, "taskId", et->task->id);
+	if (r == 0)
+		r = request(et->engine, body, NULL, 0);
+	else
+		json_object_put(body);
+	if (r == 0)
+		et->documents_stale = false;
+}
+
+static int send_release(struct engine *engine, const char *task_id, bool all)
+{
+	struct json_object *body = ipc_message_new("release", NULL);
+	int r;
+
+	r = body ? json_add_string(body, "taskId", task_id) : -ENOMEM;
+	if (r == 0 && all)
+		r = json_add_bool(body, "all", true);
+	if (r == 0)
+		return request(engine, body, NULL, 0);
+	json_object_put(body);
+	return r;
+}
+
+void metadata_release(struct engine_task *et, bool all)
+{
+	if (metadata_is_up(et->engine->metadata))
+		(void)send_release(et->engine, et->task->id, all);
+}
+
+/* Sockets. */
+
+static void send_host_container(struct engine_container *ec)
+{
+	struct json_object *body = ipc_message_new("host-container", NULL);
+	int r;
+
+	r = body ? json_add_string(body, "taskId", ec->et->task->id) : -ENOMEM;
+	if (r == 0)
+		r = json_add_string(body, "container", ec->c->name);
+	if (r == 0)
+		r = json_add_u64(body, "cgroupId", ec->c->cgroup_id);
+	if (r == 0)
+		(void)request(ec->et->engine, body, NULL, 0);
+	else
+		json_object_put(body);
+}
+
+static void serve_again(struct engine_task *et, const char *container, int fd)
+{
+	struct json_object *body = ipc_message_new("serve", NULL);
+	int r;
+
+	r = body ? json_add_string(body, "taskId", et->task->id) : -ENOMEM;
+	if (r == 0)
+		r = json_add_string(body, "container", container);
+	if (r == 0)
+		(void)request(et->engine, body, &fd, 1);
+	else
+		json_object_put(body);
+}
+
+static void on_sockets(int r, struct ipc_message *msg, const struct err *err, void *userdata)
+{
+	struct engine_task *et = userdata;
+	struct json_object *names = NULL;
+
+	et->sockets_asked = false;
+	if (r < 0) {
+		if (answer_is_lost(et->supervisor.peer, r))
+			return; /* asked again when it is found */
+		log_warning(&et->log, 0, "endpoint sockets of the task: %s", err->text);
+	} else if (json_get_array(msg->body, "containers", &names, NULL) == 0) {
+		for (size_t i = 0; i < json_object_array_length(names) && i < msg->n_fds; i++) {
+			const char *name =
+				json_object_get_string(json_object_array_get_idx(names, i));
+
+			if (name)
+				serve_again(et, name, msg->fds[i]);
+		}
+	}
+	et->sockets_due = false;
+	metadata_sync_check(et->engine);
+}
+
+/* Called by the reconciler: has this task sockets to fetch, and can it? */
+void metadata_sync_task(struct engine_task *et)
+{
+	if (!et->sockets_due || et->sockets_asked)
+		return;
+	if (!is_live(et) || et->supervisor.status == SUPERVISOR_NONE ||
+	    et->supervisor.status == SUPERVISOR_LAUNCHING ||
+	    et->supervisor.status == SUPERVISOR_ENDED || !metadata_is_up(et->engine->metadata)) {
+		et->sockets_due = false;
+		metadata_sync_check(et->engine);
+		return;
+	}
+	if (et->supervisor.status != SUPERVISOR_READY)
+		return; /* being found */
+	if (et->task->network_mode == NETWORK_MODE_HOST) {
+		for (size_t i = 0; i < et->task->n_containers; i++)
+			if (et->containers[i].c->cgroup_id != 0 &&
+			    et->containers[i].c->known != TASK_STATUS_STOPPED)
+				send_host_container(&et->containers[i]);
+		et->sockets_due = false;
+		metadata_sync_check(et->engine);
+		return;
+	}
+	if (peer_request(et->supervisor.peer, ipc_message_new("sockets", NULL), NULL, 0,
+	                 STATE_TIMEOUT_USEC, on_sockets, et) == 0)
+		et->sockets_asked = true;
+}
+
+void metadata_sync_check(struct engine *engine)
+{
+	if (engine->metadata_complete || !metadata_is_up(engine->metadata) ||
+	    engine->host_endpoint_due)
+		return;
+	for (size_t i = 0; i < engine->n_tasks; i++)
+		if (engine->tasks[i]->sockets_due)
+			return;
+	if (request(engine, ipc_message_new("complete", NULL), NULL, 0) == 0)
+		engine->metadata_complete = true;
+}
+
+static void release_unknown(struct engine *engine, struct json_object *tasks)
+{
+	for (size_t i = 0; tasks && i < json_object_array_length(tasks); i++) {
+		const char *id = json_object_get_string(json_object_array_get_idx(tasks, i));
+
+		if (id && !engine_find_id(engine, id))
+			(void)send_release(engine, id, true);
+	}
+}
+
+/* An agent that was restarted has no credentials before ACS sends them again; those which are
+ * there are as good. */
+static void note_credentials(struct engine *engine, struct json_object *ids)
+{
+	for (struct role_credential *c = role_credentials_first(engine->credentials); c;
+	     c = c->next)
+		metadata_put_credentials(engine, c);
+	for (size_t i = 0; i < engine->n_tasks; i++) {
+		const char *id = engine->tasks[i]->task->execution_credentials_id;
+
+		engine->tasks[i]->execution_credentials_there = id && array_has(ids, id);
+	}
+}
+
+static void on_up(struct json_object *hello, void *userdata)
+{
+	struct engine *engine = userdata;
+	struct json_object *tasks = json_get(hello, "tasks");
+	bool host = false;
+
+	engine->metadata_complete = false;
+	(void)json_get_bool(hello, "host", &host, NULL);
+	log_debug(&engine->log, "ecs-metadata is there and has %zu tasks",
+	          tasks ? json_object_array_length(tasks) : 0);
+	role_credentials_reset(engine->credentials);
+	metadata_configure(engine);
+	metadata_put_instance(engine);
+	note_credentials(engine, json_get(hello, "credentials"));
+	release_unknown(engine, tasks);
+
+	for (size_t i = 0; i < engine->n_tasks; i++) {
+		struct engine_task *et = engine->tasks[i];
+
+		et->documents_stale = true;
+		et->sockets_asked = false;
+		et->sockets_due = is_live(et) && !array_has(tasks, et->task->id);
+		metadata_send_documents(et);
+		engine_changed(et);
+	}
+	engine->host_endpoint_due = !host;
+	host_network_start(engine);
+	metadata_sync_check(engine);
+}
+
+static void on_down(void *userdata)
+{
+	struct engine *engine = userdata;
+
+	role_credentials_reset(engine->credentials);
+	engine_changed_all(engine);
+}
+
+const struct metadata_client_ops engine_metadata_ops = {.up = on_up, .down = on_down};

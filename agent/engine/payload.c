@@ -1,0 +1,258 @@
+/*
+ * PayloadMessage and IAMRoleCredentialsMessage. A task is known by its ARN: a new one is added, of
+ * one that is known only the desired status changes. The message is acknowledged when all of it is
+ * durable, and not at all if a part of it could not be loaded.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/engine/engine_internal.h"
+#include "lib/json.h"
+
+/* The answers to one payload, until they are due. */
+struct answer {
+	struct engine *engine;
+	struct json_object *message; /* a reference: its strings are what is echoed */
+	struct json_object *tasks;
+	const char *message_id, *cluster_arn, *container_instance_arn;
+};
+
+static void acknowledge_credentials(struct answer *answer, struct json_object *credentials)
+{
+	const char *id = json_text(credentials, "credentialsId");
+	const char *expiration = json_text(credentials, "expiration");
+
+	if (id)
+		(void)acs_credentials_ack(answer->engine->session, answer->message_id,
+		                          expiration ? expiration : "", id);
+}
+
+static void on_durable(void *userdata)
+{
+	struct answer *answer = userdata;
+
+	/* A lost answer is no loss: ACS sends the message again. */
+	if (answer->engine->session) {
+		(void)acs_ack(answer->engine->session, answer->cluster_arn,
+		              answer->container_instance_arn, answer->message_id);
+		for (size_t i = 0; i < json_object_array_length(answer->tasks); i++) {
+			struct json_object *task = json_object_array_get_idx(answer->tasks, i);
+
+			acknowledge_credentials(answer, json_get(task, "roleCredentials"));
+			acknowledge_credentials(answer, json_get(task, "executionRoleCredentials"));
+		}
+	}
+	json_object_put(answer->message);
+	free(answer);
+}
+
+static void answer_when_durable(struct engine *engine, const struct acs_payload *payload)
+{
+	struct answer *answer = calloc(1, sizeof(*answer));
+
+	if (!answer)
+		return;
+	*answer = (struct answer){
+		.engine = engine,
+		.message = json_object_get(payload->message),
+		.tasks = payload->tasks,
+		.message_id = payload->message_id,
+		.cluster_arn = payload->cluster_arn,
+		.container_instance_arn = payload->container_instance_arn,
+	};
+	if (state_after_commit(engine->o.state, on_durable, answer) < 0) {
+		json_object_put(answer->message);
+		free(answer);
+	}
+}
+
+/* Credentials. */
+
+static void keep_credential(struct engine *engine, const struct role_credentials_values *values)
+{
+	struct role_credential *credential = NULL;
+
+	if (role_credentials_put(engine->credentials, values, &credential) < 0) {
+		log_err(&engine->log, -ENOMEM, "keep credentials");
+		return;
+	}
+	metadata_put_credentials(engine, credential);
+}
+
+static void keep_role(struct engine *engine, const struct task *task, struct json_object *obj,
+                      bool execution)
+{
+	struct role_credentials_values values = {
+		.id = json_text(obj, "credentialsId"),
+		.task_id = task->id,
+		.task_arn = task->arn,
+		.execution = execution,
+		.role_arn = json_text(obj, "roleArn"),
+		.access_key_id = json_text(obj, "accessKeyId"),
+		.secret_access_key = json_text(obj, "secretAccessKey"),
+		.session_token = json_text(obj, "sessionToken"),
+		.expiration = json_text(obj, "expiration"),
+	};
+
+	if (values.id)
+		keep_credential(engine, &values);
+}
+
+static void keep_credentials(struct engine *engine, const struct task *task,
+                             struct json_object *obj)
+{
+	if (task->known == TASK_STATUS_STOPPED)
+		return;
+	keep_role(engine, task, json_get(obj, "roleCredentials"), false);
+	keep_role(engine, task, json_get(obj, "executionRoleCredentials"), true);
+}
+
+static int check_role(struct json_object *task, const char *member, struct err *err)
+{
+	struct json_object *obj = json_get(task, member);
+	const char *id = json_text(obj, "credentialsId");
+
+	if (obj && (!id || !id[0]))
+		return err_text(err, -EINVAL, "%s without credentialsId", member);
+	return 0;
+}
+
+/* Tasks. */
+
+static void refuse(struct engine *engine, struct json_object *obj, const struct err *why)
+{
+	const char *arn = json_text(obj, "arn");
+	char reason[700];
+
+	snprintf(reason, sizeof(reason), "UnrecogniedTaskError: Error loading task - %s",
+	         why->text);
+	log_err(&engine->log, 0, "task %s of a payload is refused: %s", arn ? arn : "without ARN",
+	        why->text);
+	if (arn && arn[0] && events_refuse(engine, arn, reason) < 0)
+		log_err(&engine->log, -ENOMEM, "report the refusal of task %s", arn);
+}
+
+static void update(struct engine_task *et, const struct task *task, int64_t seq_num)
+{
+	if (task->desired != TASK_STATUS_STOPPED || et->task->desired == TASK_STATUS_STOPPED)
+		return;
+	log_info(&et->log, "ECS wants the task to stop");
+	et->task->stop_sequence = seq_num;
+	engine_desire_stopped(et);
+}
+
+static int handle_task(struct engine *engine, struct json_object *obj, int64_t seq_num)
+{
+	const struct task_policy policy = {.privileged_disabled =
+	                                           engine->o.config->privileged_disabled};
+	struct engine_task *et;
+	struct task *task = NULL;
+	struct err err = {0};
+	int r;
+
+	r = check_role(obj, "roleCredentials", &err);
+	if (r >= 0)
+		r = check_role(obj, "executionRoleCredentials", &err);
+	if (r >= 0)
+		r = task_parse(obj, &policy, &task, &err);
+	if (r < 0) {
+		if (r != -ENOMEM)
+			refuse(engine, obj, &err);
+		return r;
+	}
+
+	et = engine_find(engine, task->arn);
+	if (et) {
+		update(et, task, seq_num);
+		keep_credentials(engine, et->task, obj);
+		task_free(task);
+		return 0;
+	}
+	if (engine_find_id(engine, task->id)) {
+		(void)err_text(&err, -EEXIST, "task id %s is that of another task", task->id);
+		refuse(engine, obj, &err);
+		task_free(task);
+		return -EEXIST;
+	}
+	r = engine_add(engine, task, &et);
+	if (r >= 0)
+		keep_credentials(engine, et->task, obj);
+	return r;
+}
+
+static bool is_stop(struct json_object *obj)
+{
+	const char *desired = json_text(obj, "desiredStatus");
+	enum task_status status;
+
+	return desired && task_status_from_string(desired, &status) == 0 &&
+	       status == TASK_STATUS_STOPPED;
+}
+
+/* Those that are to stop come first: they make room. */
+static bool handle_tasks(struct engine *engine, const struct acs_payload *payload, bool stops)
+{
+	bool all = true;
+
+	for (size_t i = 0; i < json_object_array_length(payload->tasks); i++) {
+		struct json_object *obj = json_object_array_get_idx(payload->tasks, i);
+
+		if (!json_object_is_type(obj, json_type_object)) {
+			all = false;
+			continue;
+		}
+		if (is_stop(obj) == stops && handle_task(engine, obj, payload->seq_num) < 0)
+			all = false;
+	}
+	return all;
+}
+
+void payload_handle(struct acs_session *session, const struct acs_payload *payload, void *userdata)
+{
+	struct engine *engine = userdata;
+	bool all;
+
+	(void)session;
+	all = handle_tasks(engine, payload, true);
+	all = handle_tasks(engine, payload, false) && all;
+	manifest_note_seq(engine, payload->seq_num);
+	if (all)
+		answer_when_durable(engine, payload);
+}
+
+void credentials_handle(struct acs_session *session, const struct acs_role_credentials *c,
+                        void *userdata)
+{
+	struct engine *engine = userdata;
+	struct engine_task *et = engine_find(engine, c->task_arn);
+	bool execution = strcmp(c->role_type, "TaskExecution") == 0;
+	struct role_credentials_values values = {
+		.id = c->credentials_id,
+		.task_arn = c->task_arn,
+		.execution = execution,
+		.role_arn = c->role_arn,
+		.access_key_id = c->access_key_id,
+		.secret_access_key = c->secret_access_key,
+		.session_token = c->session_token,
+		.expiration = c->expiration,
+	};
+	char **id, *copy;
+
+	if (!et) {
+		log_warning(&engine->log, 0, "credentials for task %s, which is not known",
+		            c->task_arn);
+		return;
+	}
+	id = execution ? &et->task->execution_credentials_id : &et->task->credentials_id;
+	copy = strdup(c->credentials_id);
+	if (!copy)
+		return;
+	free(*id);
+	*id = copy;
+	values.task_id = et->task->id;
+	if (et->task->known != TASK_STATUS_STOPPED || execution)
+		keep_credential(engine, &values);
+	engine_changed(et);
+	(void)acs_credentials_ack(session, c->message_id, c->expiration, c->credentials_id);
+}

@@ -1,0 +1,63 @@
+/*
+ * After a restart: what the store says, then what the supervisors say. From there on the reconciler
+ * does the same as ever.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "agent/engine/engine_internal.h"
+#include "lib/parse.h"
+
+static void resume(struct engine_task *et)
+{
+	if (et->admitted)
+		host_resources_take_anyway(et->engine->host, et->task);
+	if (et->task->known == TASK_STATUS_STOPPED && !et->launched) {
+		et->teardown = TEARDOWN_DONE;
+		teardown_arm_cleanup(et);
+		return;
+	}
+	/* Addresses of ended containers go with the links that are pruned. */
+	if (et->task->known == TASK_STATUS_STOPPED)
+		et->teardown = TEARDOWN_DETACH;
+	if (et->launched)
+		supervisor_find(et);
+	engine_changed(et);
+}
+
+static int read_port_cursor(struct engine *engine, struct err *err)
+{
+	_cleanup_free_ char *text = NULL;
+	uint64_t cursor = 0;
+	int r;
+
+	r = state_get(engine->o.state, "port-cursor", &text, err);
+	if (r >= 0 && text && parse_u64(text, UINT16_MAX, &cursor) == 0)
+		engine->port_cursor = (int)cursor;
+	return r;
+}
+
+int engine_recover(struct engine *engine, struct err *err)
+{
+	int r;
+
+	r = read_port_cursor(engine, err);
+	if (r >= 0)
+		r = manifest_read(engine, err);
+	if (r >= 0)
+		r = outbox_read(engine->outbox, err);
+	if (r >= 0)
+		r = persist_read(engine, err);
+	if (r < 0)
+		return r;
+
+	if (engine->n_tasks > 0)
+		log_info(&engine->log, "%zu tasks of an earlier run", engine->n_tasks);
+	for (size_t i = 0; i < engine->n_tasks; i++)
+		resume(engine->tasks[i]);
+	engine_admit_waiting(engine);
+	host_network_start(engine);
+	host_network_prune(engine);
+	orphans_start(engine);
+	return 0;
+}
