@@ -46,7 +46,7 @@ static int privileges_drop(struct err *err)
 }
 
 /* One ecs-network at a time. The next one waits for the last request of the one before; the
- * administrator's --remove does not wait for a running agent. */
+ * administrator's --remove does not wait for a running agent, and needs no runtime directory. */
 static int lock_take(const struct options *options, bool wait, struct err *err)
 {
 	_cleanup_close_ int dir_fd = open(options->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -87,7 +87,7 @@ static int request_answer(struct network *network, struct ipc_conn *conn,
 	int r = network_handle(network, request, &answer, &err);
 
 	if (r < 0) {
-		log_info(NULL, "%s: %s", json_text(request->body, "type"), err.text);
+		log_debug(NULL, "%s: %s", json_text(request->body, "type"), err.text);
 		return ipc_conn_send_error(conn, request->body, r, &err);
 	}
 	r = ipc_conn_send(conn, answer.body, answer.fds, answer.n_fds);
@@ -134,7 +134,7 @@ static int run(const struct options *options, bool is_removal, struct err *err)
 	if (r < 0)
 		return err_prefix(err, r, "%s", options->config);
 	lock_fd = lock_take(options, !is_removal, err);
-	if (lock_fd < 0)
+	if (lock_fd < 0 && !(is_removal && lock_fd == -ENOENT))
 		return lock_fd;
 	r = privileges_drop(err);
 	if (r == 0)

@@ -120,6 +120,13 @@ static int listener_open(void *arg, struct err *err)
 	return r;
 }
 
+/* The kernel refuses bytes that it does not know unless they are zero, so each attr is cleared as a
+ * whole: an initialiser of a union need not do that. */
+static void attr_clear(union bpf_attr *attr)
+{
+	memset(attr, 0, sizeof(*attr));
+}
+
 static int bpf(int command, union bpf_attr *attr)
 {
 	int r = (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
@@ -149,22 +156,27 @@ static int bpf_unlimited(int command, union bpf_attr *attr)
 /* A map of one socket. It does not keep the socket alive: closing the socket empties it. */
 static int socket_map_create(int socket_fd, struct err *err)
 {
-	union bpf_attr create = {.map_type = BPF_MAP_TYPE_SOCKMAP,
-	                         .key_size = sizeof(uint32_t),
-	                         .value_size = sizeof(uint64_t),
-	                         .max_entries = 1,
-	                         .map_name = "ecs_endpoint"};
+	_cleanup_close_ int fd = -EBADF;
+	union bpf_attr attr;
 	uint32_t key = 0;
 	uint64_t value = (uint64_t)socket_fd;
-	_cleanup_close_ int fd = bpf_unlimited(BPF_MAP_CREATE, &create);
 	int r;
 
+	attr_clear(&attr);
+	attr.map_type = BPF_MAP_TYPE_SOCKMAP;
+	attr.key_size = sizeof(key);
+	attr.value_size = sizeof(value);
+	attr.max_entries = 1;
+	memcpy(attr.map_name, "ecs_endpoint", sizeof("ecs_endpoint"));
+	fd = bpf_unlimited(BPF_MAP_CREATE, &attr);
 	if (fd < 0)
 		return err_set(err, fd, "create a BPF socket map");
-	r = bpf(BPF_MAP_UPDATE_ELEM, &(union bpf_attr){.map_fd = (uint32_t)fd,
-	                                               .key = (uintptr_t)&key,
-	                                               .value = (uintptr_t)&value,
-	                                               .flags = BPF_ANY});
+
+	attr_clear(&attr);
+	attr.map_fd = (uint32_t)fd;
+	attr.key = (uintptr_t)&key;
+	attr.value = (uintptr_t)&value;
+	r = bpf(BPF_MAP_UPDATE_ELEM, &attr);
 	if (r < 0)
 		return err_set(err, r, "put the endpoint's socket into a BPF map");
 	return TAKE_FD(fd);
@@ -245,14 +257,17 @@ static int program_load(int map_fd, struct err *err)
 		MOV_IMM(BPF_REG_0, SK_PASS),
 		EXIT,
 	};
-	union bpf_attr load = {.prog_type = BPF_PROG_TYPE_SK_LOOKUP,
-	                       .expected_attach_type = BPF_SK_LOOKUP,
-	                       .insns = (uintptr_t)instructions,
-	                       .insn_cnt = ARRAY_SIZE(instructions),
-	                       .license = (uintptr_t) "Apache-2.0",
-	                       .prog_name = "ecs_endpoint"};
-	int fd = bpf_unlimited(BPF_PROG_LOAD, &load);
+	union bpf_attr attr;
+	int fd;
 
+	attr_clear(&attr);
+	attr.prog_type = BPF_PROG_TYPE_SK_LOOKUP;
+	attr.expected_attach_type = BPF_SK_LOOKUP;
+	attr.insns = (uintptr_t)instructions;
+	attr.insn_cnt = ARRAY_SIZE(instructions);
+	attr.license = (uintptr_t) "Apache-2.0";
+	memcpy(attr.prog_name, "ecs_endpoint", sizeof("ecs_endpoint"));
+	fd = bpf_unlimited(BPF_PROG_LOAD, &attr);
 	return fd < 0 ? err_set(err, fd, "load the sk_lookup BPF program") : fd;
 }
 
@@ -261,6 +276,7 @@ static int steering_open(int netns_fd, int socket_fd, struct err *err)
 {
 	_cleanup_close_ int map_fd = -EBADF;
 	_cleanup_close_ int program_fd = -EBADF;
+	union bpf_attr attr;
 	int r;
 
 	map_fd = socket_map_create(socket_fd, err);
@@ -269,9 +285,11 @@ static int steering_open(int netns_fd, int socket_fd, struct err *err)
 	program_fd = program_load(map_fd, err);
 	if (program_fd < 0)
 		return program_fd;
-	r = bpf(BPF_LINK_CREATE, &(union bpf_attr){.link_create = {.prog_fd = (uint32_t)program_fd,
-	                                                           .target_fd = (uint32_t)netns_fd,
-	                                                           .attach_type = BPF_SK_LOOKUP}});
+	attr_clear(&attr);
+	attr.link_create.prog_fd = (uint32_t)program_fd;
+	attr.link_create.target_fd = (uint32_t)netns_fd;
+	attr.link_create.attach_type = BPF_SK_LOOKUP;
+	r = bpf(BPF_LINK_CREATE, &attr);
 	return r < 0 ? err_set(err, r, "attach the sk_lookup BPF program") : r;
 }
 
@@ -300,10 +318,14 @@ int endpoint_open(int netns_fd, struct endpoint *ret, struct err *err)
 
 void endpoint_close(struct endpoint *endpoint)
 {
+	union bpf_attr attr;
+
 	/* Whoever has a copy of the link, the program is off from here on. */
-	if (endpoint->link_fd >= 0)
-		(void)bpf(BPF_LINK_DETACH,
-		          &(union bpf_attr){.link_detach.link_fd = (uint32_t)endpoint->link_fd});
+	if (endpoint->link_fd >= 0) {
+		attr_clear(&attr);
+		attr.link_detach.link_fd = (uint32_t)endpoint->link_fd;
+		(void)bpf(BPF_LINK_DETACH, &attr);
+	}
 	endpoint->link_fd = fd_close(endpoint->link_fd);
 	endpoint->socket_fd = fd_close(endpoint->socket_fd);
 }

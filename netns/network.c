@@ -6,6 +6,7 @@
 #include "lib/json.h"
 #include "lib/log.h"
 #include "lib/parse.h"
+#include "netns/conntrack.h"
 #include "netns/endpoint.h"
 #include "netns/firewall.h"
 #include "netns/host_port.h"
@@ -215,6 +216,29 @@ static void published_ports_fill(struct published_port *ports, const char *id, u
 	}
 }
 
+/* The rules are right by now, and old UDP flows end when their clients pause: a failure is not
+ * worth the container. */
+static void flows_forget(const struct published_port *ports, size_t n,
+                         int (*forget)(const struct port_mapping *mapping, uint32_t address,
+                                       struct err *err))
+{
+	struct err err = {0};
+
+	for (size_t i = 0; i < n; i++)
+		if (forget(&ports[i].mapping, ports[i].address, &err) < 0)
+			log_warning(NULL, 0, "container %s: %s", ports[i].id, err.text);
+}
+
+static int ports_publish(struct network *network, const struct published_port *ports, size_t n,
+                         struct err *err)
+{
+	int r = firewall_publish(network->firewall, ports, n, err);
+
+	if (r == 0)
+		flows_forget(ports, n, conntrack_forget_others);
+	return r;
+}
+
 /* What host requests */
 
 static int host_endpoint_open(struct ipc_message *answer, struct err *err)
@@ -302,7 +326,10 @@ static int ports_unpublish_if(struct network *network,
 	for (size_t i = 0; i < n; i++)
 		if (is_gone(&ports[i], userdata))
 			ports[n_gone++] = ports[i];
-	return firewall_unpublish(network->firewall, ports, n_gone, err);
+	r = firewall_unpublish(network->firewall, ports, n_gone, err);
+	if (r == 0)
+		flows_forget(ports, n_gone, conntrack_forget_own);
+	return r;
 }
 
 static bool is_of_container(const struct published_port *port, void *id)
@@ -516,7 +543,7 @@ static int attachment_make(struct network *network, int netns_fd, struct attachm
 		return r;
 	published_ports_fill(ports, attachment->id, attachment->address, attachment->mappings,
 	                     attachment->n_mappings);
-	return firewall_publish(network->firewall, ports, attachment->n_mappings, err);
+	return ports_publish(network, ports, attachment->n_mappings, err);
 }
 
 static int handle_attach(struct network *network, struct ipc_message *request,
@@ -573,7 +600,7 @@ static int handle_publish(struct network *network, struct ipc_message *request,
 	if (r < 0 || n == 0)
 		return r;
 	published_ports_fill(ports, id, address, mappings, n);
-	return firewall_publish(network->firewall, ports, n, err);
+	return ports_publish(network, ports, n, err);
 }
 
 static const struct {

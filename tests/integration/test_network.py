@@ -599,6 +599,60 @@ def test_published_udp_ports_from_everywhere(host_ready):
             assert expect_datagrams(one.ns, HOST, outer, server) == GATEWAY
 
 
+def test_a_udp_client_that_keeps_sending_follows_the_port(host_ready):
+    """The kernel decides on NAT once for each flow, and a flow lives while datagrams come."""
+    lab = host_ready
+    one, two = lab.container("172.29.0.5"), lab.container("172.29.0.6")
+
+    def reaches(client, container):
+        with container.ns.socket(socket.SOCK_DGRAM) as server:
+            server.bind(("0.0.0.0", 514))
+            client.send(b"line")
+            data, peer = server.recvfrom(100)
+            assert data == b"line"
+            server.sendto(b"noted", peer)
+        assert client.recv(100) == b"noted"
+
+    with lab.outside.socket(socket.SOCK_DGRAM) as far, lab.host.socket(socket.SOCK_DGRAM) as near:
+        far.connect((HOST, 5140))
+        near.connect(("127.0.0.1", 5140))
+        with lab.host.socket(socket.SOCK_DGRAM) as swallows:  # so that no ICMP error comes back
+            swallows.bind(("0.0.0.0", 5140))
+            for client in (far, near):
+                client.send(b"lost: nothing is published yet")
+        for container in (one, two, one):
+            container.attach((514, 5140, "udp"))
+            reaches(far, container)
+            reaches(near, container)
+            lab.agent.ok("detach", id=container.id)
+            container.release()
+
+        # Once more without a detach: another container on the port of one that died.
+        one.attach((514, 5140, "udp"))
+        reaches(far, one)
+        one.release()
+        two.attach((514, 5140, "udp"))
+        reaches(far, two)
+        reaches(near, two)
+
+
+def test_flows_to_the_same_port_of_other_hosts_are_left_alone(host_ready):
+    lab = host_ready
+    one, two = lab.container("172.29.0.5"), lab.container("172.29.0.6")
+    one.attach()
+    with lab.outside.socket(socket.SOCK_DGRAM) as server, one.ns.socket(
+        socket.SOCK_DGRAM
+    ) as client:
+        server.bind(("0.0.0.0", 5140))
+        client.connect((OUTSIDE, 5140))
+        client.send(b"question")
+        _, peer = server.recvfrom(100)
+        two.attach((514, 5140, "udp"))
+        lab.agent.ok("detach", id=two.id)
+        server.sendto(b"late answer", peer)  # finds its way back only while the flow is known
+        assert client.recv(100) == b"late answer"
+
+
 def test_the_same_port_of_tcp_and_udp_are_two(host_ready):
     lab = host_ready
     one, two = lab.container("172.29.0.5"), lab.container("172.29.0.6")
@@ -841,6 +895,15 @@ def test_remove_takes_everything_away(lab):
         done = lab.agent.remove()
         assert (done.returncode, done.stderr) == (0, "")
         assert (lab.host.ip("address"), lab.host.nft("list", "ruleset")) == before
+
+
+def test_remove_works_when_the_runtime_directory_is_gone(host_ready, tmp_path):
+    lab = host_ready
+    lab.agent.stop()
+    lab.agent.directory = tmp_path / "gone"
+    done = lab.agent.remove()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert BRIDGE not in lab.host.ip("link")
 
 
 def test_remove_touches_no_link_that_is_no_bridge(lab, tmp_path):

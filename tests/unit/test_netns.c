@@ -1,18 +1,14 @@
 /* Making and entering network namespaces. Needs root. */
+#include "tests/unit/cmocka_prelude.h"
+
 #include "lib/fd.h"
 #include "netns/netns.h"
 
 #include <net/if.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-
-#include <cmocka.h>
 
 static void need_root(void)
 {

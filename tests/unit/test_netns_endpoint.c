@@ -1,19 +1,15 @@
 /* The link-local endpoint, seen from inside its namespace. Needs root. (Neighbours, which need
  * links, are in tests/integration/test_network.py.) */
+#include "tests/unit/cmocka_prelude.h"
+
 #include "lib/fd.h"
 #include "netns/endpoint.h"
 #include "netns/netns.h"
 
 #include <arpa/inet.h>
 #include <poll.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#include <cmocka.h>
 
 struct fixture {
 	int netns;
