@@ -7,6 +7,12 @@
 
 int loop_new(sd_event **ret, struct err *err)
 {
+	return loop_new_with_stop(NULL, NULL, ret, err); /* sd_event's own handler exits with 0 */
+}
+
+int loop_new_with_stop(sd_event_signal_handler_t stop, void *userdata, sd_event **ret,
+                       struct err *err)
+{
 	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
 	sigset_t mask;
 	int r;
@@ -21,9 +27,9 @@ int loop_new(sd_event **ret, struct err *err)
 	r = sd_event_new(&loop);
 	if (r < 0)
 		return err_set(err, r, "make an event loop");
-	r = sd_event_add_signal(loop, NULL, SIGTERM, NULL, NULL);
+	r = sd_event_add_signal(loop, NULL, SIGTERM, stop, userdata);
 	if (r >= 0)
-		r = sd_event_add_signal(loop, NULL, SIGINT, NULL, NULL);
+		r = sd_event_add_signal(loop, NULL, SIGINT, stop, userdata);
 	if (r < 0)
 		return err_set(err, r, "watch for SIGTERM");
 	r = sd_event_set_watchdog(loop, true);

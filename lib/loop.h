@@ -13,6 +13,11 @@
  * of its service manager where there is one. */
 int loop_new(sd_event **ret, struct err *err);
 
+/* The same for a program that has something to finish first: SIGTERM and SIGINT call stop, which
+ * ends the loop with sd_event_exit() when it is ready. */
+int loop_new_with_stop(sd_event_signal_handler_t stop, void *userdata, sd_event **ret,
+                       struct err *err);
+
 /* Timer with an accuracy that is stated: usec from now, once. fn as sd_event_add_time(). */
 int loop_add_timer(sd_event *loop, uint64_t usec, uint64_t accuracy_usec,
                    sd_event_time_handler_t fn, void *userdata, sd_event_source **ret);
