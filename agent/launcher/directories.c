@@ -27,6 +27,7 @@ static const struct directory {
 	{true, "images/layers", NULL, NULL, 0700},
 	{true, "tasks", NULL, NULL, 0711},
 	{true, "spool", NULL, "ecs-logs", 0770},
+	{true, "logs", "ecs-logs", "ecs-logs", 0750},
 };
 
 static int find_owner(const struct directory *d, uid_t *uid, gid_t *gid, struct err *err)
