@@ -140,6 +140,15 @@ static int take_line(struct builder *b, struct lines *lines, const struct line *
 	return 1;
 }
 
+static bool is_full(const struct builder *b)
+{
+	const struct batch_request *request = b->request;
+	const struct batch *batch = b->batch;
+
+	return batch->n_lines == (request->max_lines ? request->max_lines : BATCH_MAX_LINES) ||
+	       (request->full_bytes && batch->body.len >= request->full_bytes);
+}
+
 static int take_lines(struct builder *b, struct lines *lines, struct err *err)
 {
 	struct batch *batch = b->batch;
@@ -154,7 +163,7 @@ static int take_lines(struct builder *b, struct lines *lines, struct err *err)
 			batch->ended = r == LINES_END;
 			return 0;
 		}
-		if (b->request->max_lines && batch->n_lines == b->request->max_lines) {
+		if (is_full(b)) {
 			batch->more = true;
 			return 0;
 		}

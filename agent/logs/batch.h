@@ -20,6 +20,8 @@
 #define BATCH_MAX_SPAN_MSEC  (24ull * 3600 * 1000)
 #define BATCH_EVENT_OVERHEAD 26
 
+#define BATCH_MAX_LINES 100000 /* of ours: bounds the work of one turn where lines are empty */
+
 enum batch_form {
 	/* Body of a PutLogEvents request. Events have no newline at their end, and lines without
 	 * any byte are left out, since the API takes no empty message. */
@@ -33,6 +35,7 @@ struct batch_request {
 	enum batch_form form;
 	const char *group, *stream; /* for BATCH_PUT_LOG_EVENTS */
 	uint64_t max_lines;         /* 0: what the limits allow */
+	uint64_t full_bytes; /* take no further line once the body is this long; 0: no such bound */
 };
 
 struct batch {
