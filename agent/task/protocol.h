@@ -15,10 +15,9 @@
  *      "layers":["<64 hex diffID>",...],   lowest first; below <state>/images/layers/
  *      "config":{...},                     OCI runtime-spec 1.0.2 config.json: process (args, env,
  *                                          cwd, terminal, capabilities, rlimits, noNewPrivileges),
- *                                          root.readonly, hostname, mounts, linux.resources (cpu.shares,
- *                                          memory.limit, .reservation, .swap, pids.limit),
- *                                          linux.maskedPaths, linux.readonlyPaths, linux.sysctl,
- *                                          linux.devices; a member not known is refused by name
+ *                                          root.readonly, hostname, mounts, linux.resources
+ * (cpu.shares, memory.limit, .reservation, .swap, pids.limit), linux.maskedPaths,
+ * linux.readonlyPaths, linux.sysctl, linux.devices; a member not known is refused by name
  *      "user":"1000:1000"|"nginx",         as in Docker's Config.User, names from the image
  *      "seccomp":"default"|"unconfined",
  *      "privileged":false,
@@ -35,10 +34,10 @@
  *      "gateway":"172.29.0.1"}}            descriptors: host port sockets, held until the task ends
  *      Writes /etc/hosts, /etc/hostname, /etc/resolv.conf and runs the process. "network" only for
  *      bridge.
- *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>} once execve(2) succeeded.
- *      Errors are named CannotStartContainerError; the container is stopped then, with
- *      exit code 127 (command not found) or 126 (not executable), sent as "exitCode" in the error
- *      message beside "container".
+ *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>} once execve(2)
+ * succeeded. Errors are named CannotStartContainerError; the container is stopped then, with exit
+ * code 127 (command not found) or 126 (not executable), sent as "exitCode" in the error message
+ * beside "container".
  *
  *  {"type":"stop","container":"app","timeoutUsec":30000000}
  *      stopSignal, then SIGKILL to the whole container after the timeout; repeated: the shorter

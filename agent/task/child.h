@@ -1,0 +1,101 @@
+/*
+ * The child side of starting a container: from clone3(2), with new mount, pid, ipc and uts
+ * namespaces, to execve(2). It works through a plan made by the parent, allocates nothing, and
+ * reports by number where it failed; the parent finds the words.
+ *
+ * Reports on plan->report_fd (close-on-exec): one struct child_report. One with step CHILD_READY
+ * is sent right before execve(2): end of file after it means that execve(2) succeeded, unless a
+ * report of CHILD_EXEC follows. End of file without it means that the child was killed.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "agent/task/policy.h"
+#include "agent/task/seccomp.h"
+#include "agent/task/spec.h"
+#include "cgroups/cgroup.h"
+#include "lib/err.h"
+
+enum child_step {
+	CHILD_CGROUP,
+	CHILD_NETWORK,
+	CHILD_HOSTNAME,
+	CHILD_KEYRING,
+	CHILD_OWN_DIRECTORIES, /* item: index in child_own_directories */
+	CHILD_PROC,
+	CHILD_OOM_SCORE,
+	CHILD_SYSCTLS, /* item: index in spec->sysctls */
+	CHILD_DEV,
+	CHILD_DEVICES, /* item: index in spec->devices, or -1 */
+	CHILD_SYS,
+	CHILD_CGROUP_MOUNT,
+	CHILD_MOUNTS,        /* item: index in spec->mounts */
+	CHILD_MOUNT_SOURCE,  /* the same */
+	CHILD_MOUNT_REFUSED, /* the same; not in the allowed host paths */
+	CHILD_ETC,           /* item: index in child_etc_files */
+	CHILD_MAKE_CWD,
+	CHILD_READONLY_PATHS, /* item: index in spec->readonly_paths */
+	CHILD_MASKED_PATHS,   /* item: index in spec->masked_paths */
+	CHILD_USER,
+	CHILD_READONLY_ROOT,
+	CHILD_PIVOT,
+	CHILD_RLIMITS, /* item: index in spec->rlimits, or -1 */
+	CHILD_STDIO,
+	CHILD_CWD,
+	CHILD_SECCOMP,
+	CHILD_CAPABILITIES,
+	CHILD_NO_NEW_PRIVS,
+	CHILD_INIT,
+	CHILD_READY,
+	CHILD_EXEC,
+	_CHILD_STEP_MAX,
+};
+
+struct child_report {
+	int32_t step;  /* enum child_step */
+	int32_t error; /* negative errno; 0 with CHILD_READY */
+	int32_t item;  /* as above, else -1 */
+};
+
+/* A device node of the host, for privileged containers. */
+struct host_device {
+	char path[64]; /* below /dev */
+	mode_t mode;
+	dev_t rdev;
+	uid_t uid;
+	gid_t gid;
+};
+
+/* Everything is borrowed and stays valid until the child is gone. */
+struct child_plan {
+	const struct container_spec *spec;
+	const struct policy *policy;
+	const char *dir; /* <state>/tasks/<task id>/<container> */
+	const char *hostname;
+	char **env; /* NULL-terminated, with one more free place for HOME */
+	size_t n_env;
+	int netns_fd; /* -EBADF: stay in the host's */
+	const struct cgroup *cgroup;
+	bool cgroup_join; /* cgroup v1: the child moves itself */
+	const char *const
+		*cgroup_hierarchies; /* v1: "cpu,cpuacct", "name=systemd", ...; NULL on v2 */
+	const struct host_device *host_devices; /* privileged */
+	size_t n_host_devices;
+	int stdout_fd, stderr_fd; /* -EBADF: discard */
+	int report_fd;
+	const struct seccomp_filter *seccomp; /* NULL: none */
+};
+
+/* Runs in the child; does not return. */
+_Noreturn void child_run(const struct child_plan *plan);
+
+/*
+ * What the report means, for people: fills err (name CannotStartContainerError) and returns the
+ * exit code that goes with it: 127 command not found, 126 not executable, -1 for none.
+ */
+int child_report_describe(const struct container_spec *spec, const struct child_report *report,
+                          struct err *err);

@@ -1,0 +1,135 @@
+/*
+ * One container of a task, in the supervisor.
+ *
+ *   container_create()          -> CREATED   cgroup, network namespace, endpoint, root file system
+ *   container_start()           -> STARTING  a child is on its way to execve(2)
+ *   container_start_progress()  -> RUNNING, or STOPPED when a step failed
+ *   container_stop()            signals; CREATED -> STOPPED at once
+ *   container_exited()          RUNNING -> STOPPED: exit code, OOM, output drained, exit file
+ *   container_start() again     STOPPED -> STARTING, if made with "restart"
+ *   container_remove()          what is in the kernel and on disk; container_free() the rest
+ *
+ * Nothing of it survives the supervisor but the exit file: the kernel ends the processes,
+ * namespaces and mounts with it, and the reaper removes cgroups and directories.
+ */
+#pragma once
+
+#include <json-c/json.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "agent/task/child.h"
+#include "agent/task/etc_files.h"
+#include "agent/task/output.h"
+#include "agent/task/policy.h"
+#include "agent/task/spec.h"
+#include "cgroups/cgroup.h"
+#include "netns/endpoint.h"
+
+#define CONTAINER_PORTS_MAX       1024
+#define CONTAINER_START_USEC      (120 * 1000000ull) /* from clone to execve: NFS mounts may wait */
+#define CONTAINER_STOP_USEC       (30 * 1000000ull)  /* grace where nobody said another */
+#define CONTAINER_HIERARCHIES_MAX 32
+
+/* What the containers of a task share. */
+struct task {
+	const char *id;
+	char state_dir[PATH_MAX];   /* <state>/tasks/<id> */
+	char layers_dir[PATH_MAX];  /* <state>/images/layers */
+	char seccomp_dir[PATH_MAX]; /* <run>/seccomp */
+	int run_fd;                 /* <run>/tasks/<id> */
+	int spool_fd;               /* <state>/spool */
+	struct task_spec spec;
+	struct cgroup_root *cgroup_root;
+	struct policy policy;
+	/* cgroup v1: what to mount in containers, NULL-terminated, "" for cgroup2; NULL on v2 */
+	const char **hierarchies;
+	char *hierarchies_text;
+};
+
+enum container_status {
+	CONTAINER_CREATED,
+	CONTAINER_STARTING,
+	CONTAINER_RUNNING,
+	CONTAINER_STOPPED,
+};
+
+struct container {
+	struct container *next;
+	struct task *task; /* borrowed */
+	char *name, *id;
+	struct container_spec *spec;
+	enum container_status status;
+	char dir[PATH_MAX];
+	char cgroup_path[256];
+	struct cgroup *cgroup;
+	bool has_cgroup_id;
+	uint64_t cgroup_id;
+	uint64_t oom_kills; /* before this start */
+	int stop_signal;
+	int netns_fd;
+	struct endpoint endpoint;
+	int *port_fds; /* owned, as the descriptors */
+	size_t n_port_fds;
+	struct output output;
+	uint64_t dropped_told;
+
+	/* this start */
+	pid_t pid;
+	int pid_fd;
+	int report_fd; /* -EBADF: execve(2) is behind us */
+	bool was_ready;
+	struct child_report failure;                      /* error 0: none */
+	uint64_t start_deadline_usec, stop_deadline_usec; /* monotonic; 0: none */
+	bool kill_sent;
+	uint64_t started_realtime_usec;
+	struct json_object *start_request; /* to answer; NULL once answered */
+
+	/* the last exit */
+	bool has_exit_code;
+	int exit_code, exit_signal;
+	bool oom_killed;
+	uint64_t exit_realtime_usec;
+};
+
+/* Takes spec on success. err->name is CannotCreateContainerError; nothing is left on failure. */
+int container_create(struct task *task, struct container_spec *spec, struct container **ret,
+                     struct err *err);
+
+/* Takes the n port descriptors on success. -EBUSY when it is not startable now. */
+int container_start(struct container *container, const struct network_address *address,
+                    const int *port_fds, size_t n_port_fds, struct err *err);
+
+enum container_progress {
+	CONTAINER_WAITS,   /* nothing final yet */
+	CONTAINER_STARTED, /* the program runs: RUNNING */
+	CONTAINER_FAILED,  /* STOPPED; err says why, has_exit_code and exit_code are set */
+};
+
+/* Read the child's report. ended: the child is gone, so nothing more can come. */
+enum container_progress container_start_progress(struct container *container, bool ended,
+                                                 struct err *err);
+
+/* Give up a start that takes too long (or was stopped): STOPPED, with err. */
+void container_start_abort(struct container *container, struct err *err);
+
+/* Returns true when the container is stopped by that already (it never ran). */
+bool container_stop(struct container *container, uint64_t timeout_usec);
+
+/* The stop deadline has passed: SIGKILL. */
+void container_kill(struct container *container);
+
+/* wait_status: of waitpid(2). Ends with STOPPED and the exit file written. */
+void container_exited(struct container *container, int wait_status);
+
+/* The "exited" event, also the content of the exit file. NULL: out of memory. */
+struct json_object *container_exit_event(const struct container *container);
+
+/* Remove cgroup, mount and directories; what fails is logged and left to the reaper. */
+void container_remove(struct container *container);
+struct container *container_free(struct container *container);
+DEFINE_CLEANUP(struct container *, container_free)
+
+uint64_t now_monotonic_usec(void);

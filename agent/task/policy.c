@@ -1,0 +1,124 @@
+/* The administrator's limits on what a task specification may ask for. */
+#include "agent/task/policy.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/envfile.h"
+#include "lib/json.h"
+#include "lib/parse.h"
+
+static int add_path(struct policy *policy, const char *path, struct err *err)
+{
+	size_t len = strlen(path);
+
+	if (path[0] != '/' || strstr(path, "/../") || strstr(path, "//"))
+		return err_text(
+			err, -EINVAL,
+			"ECS_ALLOWED_HOST_PATHS has \"%.200s\"; it must be an absolute path", path);
+	if (policy->n_host_paths == POLICY_PATHS_MAX)
+		return err_text(err, -EINVAL, "ECS_ALLOWED_HOST_PATHS has more than %d paths",
+		                POLICY_PATHS_MAX - 2);
+	while (len > 0 && path[len - 1] == '/')
+		len--;
+	policy->host_paths[policy->n_host_paths] = strndup(path, len);
+	if (!policy->host_paths[policy->n_host_paths])
+		return err_oom(err);
+	policy->n_host_paths++;
+	return 0;
+}
+
+static int parse_host_paths(struct policy *policy, const char *text, struct err *err)
+{
+	_cleanup_json_ struct json_object *paths = NULL;
+	int r;
+
+	r = json_parse(text, strlen(text), 65536, &paths, err);
+	if (r < 0)
+		return err_prefix(err, r, "ECS_ALLOWED_HOST_PATHS");
+	if (!json_object_is_type(paths, json_type_array))
+		return err_text(err, -EINVAL,
+		                "ECS_ALLOWED_HOST_PATHS is \"%.100s\"; it must be a list like "
+		                "[\"/srv\",\"/data\"]",
+		                text);
+	for (size_t i = 0; i < json_object_array_length(paths); i++) {
+		struct json_object *path = json_object_array_get_idx(paths, i);
+
+		if (!json_object_is_type(path, json_type_string))
+			return err_text(err, -EINVAL, "ECS_ALLOWED_HOST_PATHS must hold strings");
+		r = add_path(policy, json_object_get_string(path), err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int add_own_paths(struct policy *policy, const char *state_dir, struct err *err)
+{
+	static const char *const names[] = {"volumes", "data"};
+	char path[4096];
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", state_dir, names[i]);
+		r = add_path(policy, path, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err)
+{
+	_cleanup_(envfile_freep) struct envfile *file = NULL;
+	struct policy policy = {};
+	const char *text;
+	int r;
+
+	r = envfile_open(config, &file, err);
+	if (r < 0)
+		return r;
+
+	text = envfile_get(file, "ECS_DISABLE_PRIVILEGED");
+	if (text && *text && parse_bool(text, &policy.privileged_disabled) < 0)
+		return err_text(err, -EINVAL,
+		                "ECS_DISABLE_PRIVILEGED is \"%.64s\"; it must be true or false",
+		                text);
+
+	text = envfile_get(file, "ECS_ALLOWED_HOST_PATHS");
+	if (text && *text) {
+		policy.host_paths_limited = true;
+		r = parse_host_paths(&policy, text, err);
+		if (r == 0)
+			r = add_own_paths(&policy, state_dir, err);
+		if (r < 0) {
+			policy_done(&policy);
+			return r;
+		}
+	}
+	*ret = policy;
+	return 0;
+}
+
+void policy_done(struct policy *policy)
+{
+	for (size_t i = 0; i < policy->n_host_paths; i++)
+		free(policy->host_paths[i]);
+	*policy = (struct policy){};
+}
+
+bool policy_allows_host_path(const struct policy *policy, const char *path)
+{
+	if (!policy->host_paths_limited)
+		return true;
+	for (size_t i = 0; i < policy->n_host_paths; i++) {
+		size_t len = strlen(policy->host_paths[i]);
+
+		if (strncmp(path, policy->host_paths[i], len) == 0 &&
+		    (path[len] == '/' || path[len] == '\0'))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,31 @@
+/*
+ * What root's own configuration (ecs.config, which ecs-agent cannot write) lets containers have:
+ *
+ *   ECS_DISABLE_PRIVILEGED=true                  no privileged containers
+ *   ECS_ALLOWED_HOST_PATHS=["/srv","/data/x"]    bind mounts only of these and what is below;
+ *                                                not set: of any path
+ *
+ * Directories that the agent makes for tasks (<state>/volumes, <state>/data) are always allowed.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "lib/err.h"
+
+#define POLICY_PATHS_MAX 128
+
+struct policy {
+	bool privileged_disabled;
+	bool host_paths_limited;
+	char *host_paths[POLICY_PATHS_MAX]; /* owned, absolute, without a slash at the end */
+	size_t n_host_paths;
+};
+
+/* A missing file is an empty one. -EINVAL names the setting that is wrong: nothing is guessed. */
+int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err);
+void policy_done(struct policy *policy);
+
+/* path: absolute and resolved (no link, no ".."). Allocates nothing. */
+bool policy_allows_host_path(const struct policy *policy, const char *path);

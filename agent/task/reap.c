@@ -1,0 +1,74 @@
+/* Each part is tried although another failed, so that a repeat has less to do. */
+#include "agent/task/reap.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cgroups/cgroup.h"
+#include "lib/fd.h"
+#include "lib/spool_writer.h"
+
+static int reap_cgroups(const char *parent, const char *id, struct err *err)
+{
+	_cleanup_(cgroup_root_freep) struct cgroup_root *root = NULL;
+	_cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
+	char path[128];
+	int r;
+
+	r = cgroup_root_open(NULL, parent, &root, err);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "ecstasks-%s", id);
+	r = cgroup_open(root, path, &cgroup, err);
+	if (r == -ENOENT)
+		return 0;
+	if (r == 0)
+		r = cgroup_kill(cgroup, err);
+	cgroup = cgroup_free(cgroup);
+	return r < 0 ? r : cgroup_remove(root, path, err);
+}
+
+static int remove_below(const char *base, const char *name, const char *id, struct err *err)
+{
+	_cleanup_close_ int fd = -EBADF;
+	char path[PATH_MAX];
+	int r;
+
+	if (snprintf(path, sizeof(path), "%s/%s", base, name) >= (int)sizeof(path))
+		return err_text(err, -ENAMETOOLONG, "path of %s is too long", name);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_set(err, -errno, "open %s", path);
+	r = dir_remove_all(fd, id);
+	return r < 0 ? err_set(err, r, "remove %s/%s", path, id) : 0;
+}
+
+static int end_streams(const char *state_dir, const char *id, struct err *err)
+{
+	_cleanup_close_ int fd = -EBADF;
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/spool", state_dir) >= (int)sizeof(path))
+		return err_text(err, -ENAMETOOLONG, "path of the spool is too long");
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_set(err, -errno, "open %s", path);
+	return spool_end_all(fd, id, err);
+}
+
+int reap_task(const struct options *options, const char *cgroup_parent, const char *task_id,
+              struct err *err)
+{
+	int result, r;
+
+	/* First what runs: it could write to the rest. */
+	result = reap_cgroups(cgroup_parent, task_id, err);
+	r = end_streams(options->state_dir, task_id, result < 0 ? NULL : err);
+	result = result < 0 ? result : r;
+	r = remove_below(options->state_dir, "tasks", task_id, result < 0 ? NULL : err);
+	result = result < 0 ? result : r;
+	r = remove_below(options->runtime_dir, "tasks", task_id, result < 0 ? NULL : err);
+	return result < 0 ? result : r;
+}

@@ -1,0 +1,293 @@
+/* From rules to BPF, and the cache in between. */
+#include "agent/task/seccomp.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/fd.h"
+
+#define NAME_BYTES   64
+#define FILTER_BYTES ((size_t)BPF_MAXINSNS * sizeof(struct sock_filter))
+#define X32_BIT      0x40000000u
+
+/* The architectures whose programs a host of ours can run, as Docker's profile maps them. */
+static const uint32_t sub_arches[] = {
+#if defined(__x86_64__)
+	SCMP_ARCH_X86,
+	SCMP_ARCH_X32,
+#elif defined(__aarch64__)
+	SCMP_ARCH_ARM,
+#endif
+	0,
+};
+
+uint64_t seccomp_profile_capabilities(const struct seccomp_profile *profile)
+{
+	uint64_t all = 0;
+
+	for (size_t i = 0; i < profile->n_rules; i++)
+		all |= profile->rules[i].with | profile->rules[i].without;
+	return all;
+}
+
+/* Copy the next name of *names; false at the end. */
+static bool next_name(const char **names, char name[NAME_BYTES])
+{
+	const char *start = *names + strspn(*names, " ");
+	size_t len = strcspn(start, " ");
+
+	if (len == 0 || len >= NAME_BYTES)
+		return false;
+	memcpy(name, start, len);
+	name[len] = '\0';
+	*names = start + len;
+	return true;
+}
+
+static int add_rule(scmp_filter_ctx ctx, const struct seccomp_rule *rule, struct err *err)
+{
+	uint32_t action = rule->error ? SCMP_ACT_ERRNO((uint16_t)rule->error) : SCMP_ACT_ALLOW;
+	const char *names = rule->names;
+	char name[NAME_BYTES];
+	int r;
+
+	while (next_name(&names, name)) {
+		int nr = seccomp_syscall_resolve_name(name);
+
+		if (nr == __NR_SCMP_ERROR)
+			continue; /* newer than this libseccomp: see the ENOSYS stub */
+		r = seccomp_rule_add_array(ctx, action, nr, rule->arg.op ? 1 : 0, &rule->arg);
+		if (r < 0)
+			return err_set(err, r, "seccomp rule for %s", name);
+	}
+	return 0;
+}
+
+static int add_rules(scmp_filter_ctx ctx, const struct seccomp_profile *profile,
+                     uint64_t capabilities, struct err *err)
+{
+	for (size_t i = 0; i < profile->n_rules; i++) {
+		const struct seccomp_rule *rule = &profile->rules[i];
+		int r;
+
+		if ((rule->with & ~capabilities) || (rule->without & capabilities))
+			continue;
+		r = add_rule(ctx, rule, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The highest number of any call in the profile, whether this container may make it or not. */
+static uint32_t newest_call(const struct seccomp_profile *profile, uint32_t arch)
+{
+	int newest = 0;
+
+	for (size_t i = 0; i < profile->n_rules; i++) {
+		const char *names = profile->rules[i].names;
+		char name[NAME_BYTES];
+
+		while (next_name(&names, name)) {
+			int nr = seccomp_syscall_resolve_name_arch(arch, name);
+
+			if (nr > newest)
+				newest = nr;
+		}
+	}
+	return (uint32_t)newest;
+}
+
+static size_t stub_for_arch(struct sock_filter *at, uint32_t audit_arch, uint32_t newest)
+{
+	const struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, audit_arch, 0, 4),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, newest, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+	};
+
+	memcpy(at, code, sizeof(code));
+	return ARRAY_SIZE(code);
+}
+
+/* A call that no rule names because it is newer than the profile must look absent, not forbidden:
+ * C libraries try the new one and fall back on ENOSYS only. */
+static int write_enosys_stub(const struct seccomp_profile *profile, int fd)
+{
+	struct sock_filter code[6 * ARRAY_SIZE(sub_arches)];
+	size_t n = 0;
+
+	/* For libseccomp the token of an architecture is its AUDIT_ARCH number; x32 shares that of
+	 * x86-64 and is told by a bit of the call's number. */
+	n += stub_for_arch(code + n, seccomp_arch_native(),
+	                   newest_call(profile, seccomp_arch_native()));
+	for (size_t i = 0; sub_arches[i]; i++)
+		if (sub_arches[i] != SCMP_ARCH_X32)
+			n += stub_for_arch(code + n, sub_arches[i],
+			                   newest_call(profile, sub_arches[i]));
+	return fd_write_all(fd, code, n * sizeof(code[0]));
+}
+
+static int compile_with(scmp_filter_ctx ctx, const struct seccomp_profile *profile,
+                        uint64_t capabilities, int fd, struct err *err)
+{
+	int r;
+
+	for (size_t i = 0; sub_arches[i]; i++) {
+		r = seccomp_arch_add(ctx, sub_arches[i]);
+		if (r < 0 && r != -EEXIST)
+			return err_set(err, r, "seccomp architecture 0x%x", sub_arches[i]);
+	}
+	/* Sorted instead of linear: a call is found in a few steps. Older libraries cannot. */
+	(void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+
+	r = add_rules(ctx, profile, capabilities, err);
+	if (r < 0)
+		return r;
+	r = write_enosys_stub(profile, fd);
+	if (r < 0)
+		return err_set(err, r, "write seccomp filter");
+	r = seccomp_export_bpf(ctx, fd);
+	return r < 0 ? err_set(err, r, "export seccomp filter") : 0;
+}
+
+int seccomp_compile(const struct seccomp_profile *profile, uint64_t capabilities, int fd,
+                    struct err *err)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int r;
+
+	if (!ctx)
+		return err_oom(err);
+	r = compile_with(ctx, profile, capabilities, fd, err);
+	seccomp_release(ctx);
+	return r;
+}
+
+void seccomp_filter_done(struct seccomp_filter *filter)
+{
+	free(filter->program.filter);
+	*filter = (struct seccomp_filter){};
+}
+
+/* Compile in a child into a temporary file and put it in place. */
+static int cache_fill(int dir_fd, const char *name, const struct seccomp_profile *profile,
+                      uint64_t capabilities, struct err *err)
+{
+	_cleanup_close_ int fd = -EBADF;
+	char tmp[160];
+	int status;
+	pid_t pid;
+
+	snprintf(tmp, sizeof(tmp), "%s.%d.tmp", name, getpid());
+	(void)unlinkat(dir_fd, tmp, 0); /* what a crash may have left */
+	fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_set(err, -errno, "create seccomp cache %s", tmp);
+
+	pid = fork();
+	if (pid < 0)
+		return err_set(err, -errno, "fork to compile the seccomp profile");
+	if (pid == 0) {
+		int r = seccomp_compile(profile, capabilities, fd, NULL);
+
+		if (r == 0)
+			r = renameat(dir_fd, tmp, dir_fd, name) < 0 ? -errno : 0;
+		_exit(-r & 0xff);
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return err_set(err, -errno, "wait for the seccomp compiler");
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+
+	(void)unlinkat(dir_fd, tmp, 0);
+	if (WIFEXITED(status))
+		return err_set(err, -WEXITSTATUS(status), "compile the seccomp profile");
+	return err_text(err, -EIO, "the seccomp compiler was killed by signal %d",
+	                WTERMSIG(status));
+}
+
+/* -ENOENT when the file is missing, or not one that only root can have written. */
+static int cache_read(int dir_fd, const char *name, struct seccomp_filter *ret)
+{
+	_cleanup_close_ int fd = -EBADF;
+	_cleanup_free_ struct sock_filter *code = NULL;
+	struct stat st;
+	ssize_t n;
+
+	fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 0077) ||
+	    st.st_size <= 0 || (size_t)st.st_size > FILTER_BYTES ||
+	    (size_t)st.st_size % sizeof(*code))
+		return -ENOENT;
+
+	code = malloc((size_t)st.st_size);
+	if (!code)
+		return -ENOMEM;
+	n = fd_read_all(fd, code, (size_t)st.st_size);
+	if (n < 0)
+		return (int)n;
+	if (n != st.st_size)
+		return -ENOENT;
+
+	ret->program.len = (unsigned short)((size_t)n / sizeof(*code));
+	ret->program.filter = TAKE_PTR(code);
+	return 0;
+}
+
+int seccomp_filter_get(const char *cache_dir, const struct seccomp_profile *profile,
+                       uint64_t capabilities, struct seccomp_filter *ret, struct err *err)
+{
+	const struct scmp_version *version = seccomp_version();
+	_cleanup_close_ int dir_fd = -EBADF;
+	struct stat st;
+	char name[128];
+	int r;
+
+	if (mkdir(cache_dir, 0700) < 0 && errno != EEXIST)
+		return err_set(err, -errno, "create %s", cache_dir);
+	dir_fd = open(cache_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir_fd < 0)
+		return err_set(err, -errno, "open %s", cache_dir);
+	if (fstat(dir_fd, &st) < 0)
+		return err_set(err, -errno, "stat %s", cache_dir);
+	if (st.st_uid != geteuid() || (st.st_mode & 0077))
+		return err_text(err, -EPERM, "%s must be root's alone (mode 0700)", cache_dir);
+
+	snprintf(name, sizeof(name), "default-%u-%" PRIx64 "-libseccomp-%u.%u.%u", profile->version,
+	         capabilities & seccomp_profile_capabilities(profile), version->major,
+	         version->minor, version->micro);
+	r = cache_read(dir_fd, name, ret);
+	if (r != -ENOENT)
+		return r < 0 ? err_set(err, r, "read %s/%s", cache_dir, name) : 0;
+
+	r = cache_fill(dir_fd, name, profile, capabilities, err);
+	if (r < 0)
+		return r;
+	r = cache_read(dir_fd, name, ret);
+	return r < 0 ? err_set(err, r, "read %s/%s", cache_dir, name) : 0;
+}
+
+int seccomp_filter_install(const struct seccomp_filter *filter)
+{
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter->program) < 0 ? -errno : 0;
+}

@@ -1,0 +1,129 @@
+/*
+ * What ecs-agent asks for in "setup" and "create" (protocol.h), checked: every member is known,
+ * of its type and within its bounds, or refused by name. Nothing here touches the system.
+ */
+#pragma once
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "cgroups/cgroup.h"
+#include "lib/cleanup.h"
+#include "lib/err.h"
+
+enum network_mode {
+	NETWORK_BRIDGE,
+	NETWORK_HOST,
+	NETWORK_NONE,
+};
+
+struct task_spec {
+	char *arn; /* owned; may be NULL */
+	enum network_mode network_mode;
+	struct cgroup_limits limits;
+};
+
+int task_spec_parse(struct json_object *task, struct task_spec *ret, struct err *err);
+void task_spec_done(struct task_spec *spec);
+
+enum mount_type {
+	MOUNT_BIND,
+	MOUNT_TMPFS,
+};
+
+struct mount_spec {
+	enum mount_type type;
+	const char *source; /* host path of a bind */
+	const char *target; /* absolute, in the container */
+	unsigned int attr;  /* MOUNT_ATTR_* */
+	bool recursive;     /* rbind, also of the attributes with rro */
+	bool recursive_attr;
+	unsigned long propagation;    /* MS_PRIVATE, MS_SLAVE or MS_SHARED, perhaps | MS_REC */
+	struct mount_option *options; /* of tmpfs; owned, keys and values too */
+	size_t n_options;
+};
+
+struct device_spec {
+	const char *path; /* absolute, in the container, below /dev */
+	mode_t mode;      /* with S_IFCHR or S_IFBLK */
+	dev_t rdev;
+	uid_t uid;
+	gid_t gid;
+};
+
+struct sysctl_spec {
+	const char *path; /* below /proc/sys, with '/'; owned */
+	const char *value;
+};
+
+#define SPEC_RLIMITS_MAX 16
+struct rlimit_spec {
+	int resource;
+	struct rlimit limit;
+};
+
+struct dns_spec {
+	const char **servers, **search,
+		**options; /* NULL-terminated, owned arrays; NULL: the host's */
+};
+
+struct container_spec {
+	struct json_object *json; /* owned; the strings below are borrowed from it */
+
+	const char *name; /* one path component */
+	const char *id;   /* 64 hex digits */
+	const char **layers;
+	size_t n_layers;
+
+	const char **args, **env; /* NULL-terminated; arrays owned, as all below */
+	const char *cwd;
+	char *user, *group; /* owned; NULL for none */
+	uint64_t cap_bounding, cap_permitted, cap_effective;
+	struct rlimit_spec rlimits[SPEC_RLIMITS_MAX];
+	size_t n_rlimits;
+	int oom_score_adj;
+	bool no_new_privs;
+	bool privileged;
+	bool seccomp;
+	bool init;
+	bool restart;
+
+	const char *hostname; /* NULL: the first 12 digits of the id, or the host's in host mode */
+	bool readonly_root;
+	struct mount_spec *mounts; /* fewer components first */
+	size_t n_mounts;
+	const char **masked_paths, **readonly_paths;
+	struct sysctl_spec *sysctls;
+	size_t n_sysctls;
+	struct device_spec *devices;
+	size_t n_devices;
+	struct cgroup_device *device_rules; /* cgroup access */
+	size_t n_device_rules;
+	struct cgroup_limits limits;
+
+	struct dns_spec dns;
+	const char **extra_hosts; /* "name:ip" */
+	int stop_signal;
+
+	struct json_object *log; /* borrowed from json; NULL: discard */
+	uint64_t log_max_bytes;
+	bool log_blocking;
+};
+
+/*
+ * Takes a reference to container. err->name is CannotCreateContainerError.
+ * -EINVAL names what is wrong; -ENOMEM.
+ */
+int container_spec_parse(struct json_object *container, enum network_mode network_mode,
+                         struct container_spec **ret, struct err *err);
+struct container_spec *container_spec_free(struct container_spec *spec);
+DEFINE_CLEANUP(struct container_spec *, container_spec_free)
+
+/* "SIGTERM", "term", "15", "SIGRTMIN+3": the number, or -EINVAL. */
+int signal_from_name(const char *name);
+/* "SIGKILL", for messages; "signal 40" for those without a name. */
+const char *signal_to_name(int signal, char *buf, size_t n);
