@@ -7,19 +7,36 @@
 
 #include "lib/json.h"
 #include "netns/endpoint.h"
+#include "netns/netlink.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <netlink/msg.h>
 #include <nftables/libnftables.h>
 #include <stdio.h>
 #include <string.h>
 
 #define LIST_MAX_BYTES (64u * 1024 * 1024) /* 65535 ports of two protocols, and to spare */
 
+/*
+ * Listing thousands of ports through libnftables takes tens of milliseconds, and each attach and
+ * detach looks at them. So the last listing is kept with the generation of the ruleset, a number
+ * that the kernel counts up with each transaction, whoever makes it.
+ */
+struct listing {
+	struct published_port *ports;
+	size_t n;
+	uint32_t generation; /* 0: there is none */
+};
+
 struct firewall {
 	const struct bridge *bridge;
 	struct nft_ctx *nft;
+	struct nl_sock *sock; /* for the generation */
 	char table[sizeof("ecs_") + IFNAMSIZ];
+	struct listing known;
 };
 
 /*
@@ -66,6 +83,7 @@ static int elements_change(struct firewall *firewall, const struct published_por
 int firewall_new(const struct bridge *bridge, struct firewall **ret, struct err *err)
 {
 	_cleanup_(firewall_freep) struct firewall *firewall = calloc(1, sizeof(*firewall));
+	int r;
 
 	if (!firewall)
 		return err_oom(err);
@@ -75,6 +93,13 @@ int firewall_new(const struct bridge *bridge, struct firewall **ret, struct err 
 	if (!firewall->nft || nft_ctx_buffer_output(firewall->nft) != 0 ||
 	    nft_ctx_buffer_error(firewall->nft) != 0)
 		return err_text(err, -EIO, "set up libnftables");
+	firewall->sock = nl_socket_alloc();
+	if (!firewall->sock)
+		return err_oom(err);
+	nl_socket_disable_auto_ack(firewall->sock); /* the answer is all that comes */
+	r = nl_connect(firewall->sock, NETLINK_NETFILTER);
+	if (r < 0)
+		return netlink_error(err, r, "netlink socket of nftables");
 	*ret = TAKE_PTR(firewall);
 	return 0;
 }
@@ -83,6 +108,8 @@ struct firewall *firewall_free(struct firewall *firewall)
 {
 	if (!firewall)
 		return NULL;
+	nl_socket_freep(&firewall->sock);
+	free(firewall->known.ports);
 	if (firewall->nft)
 		nft_ctx_free(firewall->nft);
 	free(firewall);
@@ -103,6 +130,39 @@ static int transaction_run(struct firewall *firewall, unsigned flags, const char
 		return 0;
 	return err_text(err, strstr(words, strerror(ENOENT)) ? -ENOENT : -EIO,
 	                "nft table ip %s: %.*s", firewall->table, (int)strcspn(words, "\n"), words);
+}
+
+static int generation_parse(struct nl_msg *msg, void *userdata)
+{
+	struct nlattr *attrs[NFTA_GEN_MAX + 1];
+
+	if (nlmsg_parse(nlmsg_hdr(msg), sizeof(struct nfgenmsg), attrs, NFTA_GEN_MAX, NULL) < 0 ||
+	    !attrs[NFTA_GEN_ID])
+		return NL_SKIP;
+	*(uint32_t *)userdata = ntohl(nla_get_u32(attrs[NFTA_GEN_ID]));
+	return NL_OK;
+}
+
+/* The ruleset's generation now; 0, which is none, if the kernel does not say. */
+static uint32_t generation_get(struct firewall *firewall)
+{
+	struct nl_msg *msg =
+		nlmsg_alloc_simple(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_REQUEST);
+	struct nfgenmsg header = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0};
+	uint32_t generation = 0;
+	int r;
+
+	if (!msg)
+		return 0;
+	nl_socket_modify_cb(firewall->sock, NL_CB_VALID, NL_CB_CUSTOM, generation_parse,
+	                    &generation);
+	r = nlmsg_append(msg, &header, sizeof(header), NLMSG_ALIGNTO);
+	if (r == 0)
+		r = nl_send_auto(firewall->sock, msg);
+	nlmsg_free(msg);
+	if (r >= 0)
+		r = nl_recvmsgs_default(firewall->sock);
+	return r < 0 ? 0 : generation;
 }
 
 static int table_create(struct firewall *firewall, const char *before, struct err *err)
@@ -221,8 +281,8 @@ static int listing_parse(struct json_object *listing, struct published_port **re
 	return 0;
 }
 
-int firewall_list(struct firewall *firewall, struct published_port **ret, size_t *ret_n,
-                  struct err *err)
+static int ports_read(struct firewall *firewall, struct published_port **ret, size_t *ret_n,
+                      struct err *err)
 {
 	_cleanup_json_ struct json_object *listing = NULL;
 	const char *text;
@@ -243,6 +303,78 @@ int firewall_list(struct firewall *firewall, struct published_port **ret, size_t
 	if (r < 0)
 		return err_prefix(err, r, "listing of nft table ip %s", firewall->table);
 	return listing_parse(listing, ret, ret_n, err);
+}
+
+/* Bring the kept listing up to date. */
+static int ports_know(struct firewall *firewall, struct err *err)
+{
+	struct listing *known = &firewall->known;
+	struct published_port *ports = NULL;
+	uint32_t generation = generation_get(firewall);
+	size_t n = 0;
+	int r;
+
+	if (generation && generation == known->generation)
+		return 0;
+	r = ports_read(firewall, &ports, &n, err);
+	if (r < 0)
+		return r;
+	free(known->ports);
+	*known = (struct listing){.ports = ports, .n = n};
+	if (generation_get(firewall) == generation)
+		known->generation = generation;
+	return 0;
+}
+
+int firewall_list(struct firewall *firewall, struct published_port **ret, size_t *ret_n,
+                  struct err *err)
+{
+	struct published_port *copy;
+	int r = ports_know(firewall, err);
+
+	if (r < 0)
+		return r;
+	copy = calloc(firewall->known.n ? firewall->known.n : 1, sizeof(*copy));
+	if (!copy)
+		return err_oom(err);
+	if (firewall->known.n)
+		memcpy(copy, firewall->known.ports, firewall->known.n * sizeof(*copy));
+	*ret = copy;
+	*ret_n = firewall->known.n;
+	return 0;
+}
+
+static bool is_same_host_port(const struct published_port *a, const struct published_port *b)
+{
+	return a->mapping.host_port == b->mapping.host_port &&
+	       a->mapping.protocol == b->mapping.protocol;
+}
+
+/* What we have just changed, in the kept listing as well. */
+static int known_change(struct listing *known, const struct published_port *gone, size_t n_gone,
+                        const struct published_port *added, size_t n_added)
+{
+	struct published_port *grown;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < known->n; i++) {
+		bool is_gone = false;
+
+		for (size_t j = 0; j < n_gone; j++)
+			is_gone = is_gone || is_same_host_port(&known->ports[i], &gone[j]);
+		if (!is_gone)
+			known->ports[kept++] = known->ports[i];
+	}
+	known->n = kept;
+	if (n_added == 0)
+		return 0;
+	grown = reallocarray(known->ports, kept + n_added, sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	memcpy(&grown[kept], added, n_added * sizeof(*grown));
+	known->ports = grown;
+	known->n = kept + n_added;
+	return 0;
 }
 
 /* {"concat":[a,b]}; takes both. */
@@ -312,6 +444,7 @@ static int elements_change(struct firewall *firewall, const struct published_por
 {
 	_cleanup_json_ struct json_object *transaction = json_object_new_object();
 	struct json_object *commands = json_object_new_array();
+	uint32_t before = generation_get(firewall);
 	int r;
 
 	r = json_add(transaction, "nftables", commands);
@@ -321,13 +454,17 @@ static int elements_change(struct firewall *firewall, const struct published_por
 		r = command_add(commands, "add", firewall, added, n_added);
 	if (r < 0)
 		return err_oom(err);
-	return transaction_run(firewall, NFT_CTX_OUTPUT_JSON, json_to_text(transaction, NULL), err);
-}
+	r = transaction_run(firewall, NFT_CTX_OUTPUT_JSON, json_to_text(transaction, NULL), err);
+	if (r < 0)
+		return r;
 
-static bool is_same_host_port(const struct published_port *a, const struct published_port *b)
-{
-	return a->mapping.host_port == b->mapping.host_port &&
-	       a->mapping.protocol == b->mapping.protocol;
+	/* Ours was the only one since the listing, or the listing is out of date. */
+	if (firewall->known.generation != before || generation_get(firewall) != before + 1 ||
+	    known_change(&firewall->known, gone, n_gone, added, n_added) < 0)
+		firewall->known.generation = 0;
+	else
+		firewall->known.generation = before + 1;
+	return 0;
 }
 
 /* Make room: the table as it should be, without what is on these host ports. */

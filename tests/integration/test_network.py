@@ -301,6 +301,15 @@ class Lab:
         self.stack.callback(container.release)
         return container
 
+    def elements_with_id(self):
+        listing = json.loads(self.host.nft("-j", "list", "map", "ip", "ecs_" + BRIDGE, "ports"))
+        (port_map,) = [o["map"] for o in listing["nftables"] if "map" in o]
+        return [
+            (*value["concat"], key["elem"]["comment"])
+            for key, value in port_map.get("elem", [])
+            if "elem" in key
+        ]
+
     def elements(self):
         """(protocol, host port) -> (address, container port, comment) of the published ports."""
         listing = json.loads(self.host.nft("-j", "list", "map", "ip", "ecs_" + BRIDGE, "ports"))
@@ -869,6 +878,28 @@ def test_prune_removes_all_but_what_is_kept(host_ready):
     expect_connection(lab.outside, HOST, 8080, kept.ns.listen(80))
     assert lab.agent.ok("prune", keep=[])["removed"] == [kept.id]
     assert lab.elements() == {}
+
+
+def test_what_others_change_in_the_table_meanwhile_is_seen(host_ready):
+    lab = host_ready
+    one, two = lab.container("172.29.0.5"), lab.container("172.29.0.6")
+    one.attach((80, 8080, "tcp"), (81, 8081, "tcp"))
+    table = "ecs_" + BRIDGE
+    lab.host.nft(f"delete element ip {table} ports {{ tcp . 8080 }}")
+    lab.host.nft(f"add element ip {table} ports {{ tcp . 9090 : {two.address} . 9 }}")  # no id
+    lab.host.nft(
+        f'add element ip {table} ports {{ udp . 7 comment "{two.id}" : {two.address} . 7 }}'
+    )
+    lab.agent.ok("detach", id=one.id)
+    assert "8081" not in lab.host.nft("list", "ruleset")
+    assert lab.agent.ok("prune", keep=[])["removed"] == [two.id]
+    left = lab.host.nft("list", "map", "ip", table, "ports")
+    assert "9090" in left and " 7 " not in left
+    one.attach((80, 0, "tcp"))
+    lab.host.nft("add", "table", "ip", "unrelated")
+    two.attach((80, 0, "tcp"))
+    lab.agent.ok("detach", id=one.id)
+    assert [e[2] for e in lab.elements_with_id()] == [two.id]
 
 
 def test_prune_finds_a_link_whose_maker_was_killed_before_it_had_an_alias(host_ready):
