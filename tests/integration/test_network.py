@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+import syscall_in
 from builddir import needs_root, program
 
 pytestmark = needs_root
@@ -1180,6 +1181,35 @@ def test_it_keeps_three_capabilities_and_a_system_call_filter(host_ready):
     assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
+
+
+def is_asleep(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.parametrize(
+    "call, args, unfiltered",
+    [
+        (syscall_in.EXECVE, [], errno.EFAULT),
+        (syscall_in.PTRACE, [99], errno.ESRCH),
+        (syscall_in.MOUNT, [], errno.EFAULT),
+        (syscall_in.UNSHARE, [0x1], errno.EINVAL),
+        (syscall_in.KEYCTL, [99999], errno.EOPNOTSUPP),
+    ],
+)
+def test_system_calls_that_it_does_not_need_are_refused(host_ready, call, args, unfiltered):
+    with subprocess.Popen(["sleep", "60"]) as control:
+        try:
+            wait_for(lambda: is_asleep(control.pid))
+            assert syscall_in.syscall_in(control.pid, syscall_in.GETPID) == control.pid
+            assert syscall_in.syscall_in(control.pid, call, *args) == -unfiltered
+        finally:
+            control.kill()
+    pid = host_ready.agent.process.pid
+    wait_for(lambda: is_asleep(pid))
+    assert syscall_in.syscall_in(pid, syscall_in.GETPID) == pid
+    assert syscall_in.syscall_in(pid, call, *args) == -errno.EPERM
+    host_ready.agent.ok("host")
 
 
 def test_junk_on_the_connection_ends_the_process_with_words(lab):
