@@ -67,8 +67,8 @@ static void serve_host(struct engine *engine, struct ipc_message *msg)
 {
 	if (msg->n_fds == 0 || !metadata_is_up(engine->metadata))
 		return; /* asked for again with the next connection */
-	if (metadata_request(engine->metadata, ipc_message_new("serve-host", NULL), msg->fds, 1,
-	                     NULL, NULL) == 0)
+	if (metadata_request(engine->metadata, ipc_message_new("serve-host", NULL), msg->fds,
+	                     msg->n_fds, NULL, NULL) == 0)
 		engine->host_endpoint_due = false;
 	metadata_sync_check(engine);
 }
