@@ -443,7 +443,7 @@ static int compute_signature(const struct signing *signing, const char *date,
 /* Host as it is sent: lower case, without the port that the scheme implies. */
 static char *host_header(const struct url *url)
 {
-	bool is_tls = url->scheme_len > 0 &&
+	bool is_tls = url->scheme_len > 2 &&
 	              tolower((unsigned char)url->scheme[url->scheme_len - 1]) == 's';
 	char *host = malloc(url->host_len + sizeof(":4294967295"));
 
