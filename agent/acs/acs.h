@@ -105,7 +105,7 @@ struct acs_handlers {
 
 struct acs_options {
 	sd_event *loop;
-	const struct http_settings *http; /* copied */
+	const struct http_settings *http; /* its strings are borrowed, as all that follows */
 	struct aws_credentials *credentials;
 	struct poll_endpoint *endpoint;
 	const char *region;  /* copied, as are the next two */
