@@ -13,7 +13,7 @@
  *      -> {"type":"progress","bytes":n}               now and then
  *      -> {"type":"pulled","digest":"sha256:...",     what ECS reports as imageDigest
  *          "imageId":"sha256:...",                    digest of the image configuration
- *          "layers":["<64 hex>",...],                 diffIDs, lowest first
+ *          "layers":["<64 hex>",...],                 diffIDs, lowest first, each once
  *          "config":{...}}                            the "config" object of the image
  * configuration (Env, Entrypoint, Cmd, User, WorkingDir, ...) or an error named
  * CannotPullContainerError, CannotPullImageManifestError or CannotPullECRContainerError, with code
@@ -22,6 +22,14 @@
  *
  *  {"type":"inspect","seq":n,"reference":"..."}  -> "pulled" as above from the local store, or an
  *      error with code ENOENT.
+ *
+ *  {"type":"list","seq":n} -> {"type":"images","images":[{"reference","digest","imageId","layers",
+ *      "pulledAt"},...]}     reference in its normal form: "docker.io/library/nginx:latest"
+ *
+ *  {"type":"remove","seq":n,"reference":"..."} -> {"type":"removed","layersRemoved":n}, or an error
+ *      with code ENOENT. Layers go when no image has them, no pull is running and nobody holds
+ *      flock(2) LOCK_SH on <state>/images/layers/<hex>, as who has it mounted must; else a later
+ *      remove takes them.
  *
  * Registries on loopback addresses and "localhost" may be spoken to over plain HTTP, as Docker
  * does; any other is HTTPS. Certificates: the system's CA

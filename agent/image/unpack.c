@@ -50,7 +50,7 @@ static const char *const unpack_syscalls[] = {
 
 static int confine_unpack_half(int images_fd, struct err *err)
 {
-	const struct rlimit files = {65536, 65536};
+	struct rlimit files;
 	const struct confinement confinement = {
 		.capabilities = 1ULL << CAP_CHOWN | 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_FOWNER |
 	                        1ULL << CAP_FSETID | 1ULL << CAP_MKNOD | 1ULL << CAP_SETFCAP |
@@ -64,6 +64,9 @@ static int confine_unpack_half(int images_fd, struct err *err)
 		return err_text(err, -ENOENT, "this libc has no locale C.UTF-8");
 	umask(0);
 	/* Removing a tree takes descriptors for each directory down the path. */
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return err_set(err, -errno, "read the limit of open files");
+	files.rlim_cur = files.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		return err_set(err, -errno, "raise the limit of open files");
 	if (unshare(CLONE_NEWNET) < 0)
@@ -155,12 +158,21 @@ static _Noreturn void run_worker(struct unpacker *unpacker, const struct digest 
 	_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
+/* What goes wrong before there is a worker is said where the worker would have spoken. */
+static int refuse_unpack(struct ipc_message *msg, int code, const struct err *err)
+{
+	_cleanup_(ipc_conn_freep) struct ipc_conn *conn = NULL;
+
+	if (ipc_conn_new(TAKE_FD(msg->fds[1]), 0, false, &conn) == 0)
+		(void)ipc_conn_send_error(conn, NULL, code, err); /* else its end says it */
+	return 0;
+}
+
 static int handle_unpack(struct unpacker *unpacker, struct ipc_message *msg,
                          struct json_object **ret, struct err *err)
 {
-	struct worker *worker;
+	struct worker *worker = &unpacker->workers[unpacker->n_workers];
 	struct digest layer;
-	pid_t pid;
 	int r;
 
 	(void)ret;
@@ -169,23 +181,19 @@ static int handle_unpack(struct unpacker *unpacker, struct ipc_message *msg,
 		return r;
 	if (msg->n_fds != 2)
 		return err_text(err, -EPROTO, "unpack needs two descriptors");
-	if (unpacker->n_workers == UNPACK_WORKERS_MAX)
-		return err_text(err, -EBUSY, "%d layers are unpacked already", UNPACK_WORKERS_MAX);
 
-	pid = fork();
-	if (pid < 0)
-		return err_set(err, -errno, "start a worker");
-	if (pid == 0)
+	worker->pid = fork();
+	if (worker->pid < 0)
+		return refuse_unpack(msg, r = err_set(err, -errno, "start a worker"), err);
+	if (worker->pid == 0)
 		run_worker(unpacker, &layer, TAKE_FD(msg->fds[0]), TAKE_FD(msg->fds[1]));
 
-	worker = &unpacker->workers[unpacker->n_workers];
-	worker->pid = pid;
-	worker->pidfd = pidfd_open(pid, 0);
+	worker->pidfd = pidfd_open(worker->pid, 0);
 	if (worker->pidfd < 0) {
 		r = err_set(err, -errno, "watch a worker");
-		(void)kill(pid, SIGKILL);
-		(void)waitpid(pid, NULL, 0);
-		return r;
+		(void)kill(worker->pid, SIGKILL);
+		(void)waitpid(worker->pid, NULL, 0);
+		return refuse_unpack(msg, r, err);
 	}
 	unpacker->n_workers++;
 	return 0;
@@ -370,11 +378,17 @@ static void kill_workers(struct unpacker *unpacker)
 	}
 }
 
+/* With all workers busy, requests wait. */
+static bool is_full(const struct unpacker *unpacker)
+{
+	return unpacker->n_workers == UNPACK_WORKERS_MAX;
+}
+
 static int receive_all(struct unpacker *unpacker, struct err *err)
 {
 	int r;
 
-	for (;;) {
+	while (!is_full(unpacker)) {
 		_cleanup_(ipc_message_done) struct ipc_message msg = {};
 
 		r = ipc_conn_receive(unpacker->conn, &msg, err);
@@ -384,17 +398,20 @@ static int receive_all(struct unpacker *unpacker, struct err *err)
 		if (r < 0)
 			return err_set(err, r, "answer the network half");
 	}
+	return 0;
 }
 
 static int serve(struct unpacker *unpacker, struct err *err)
 {
 	for (;;) {
 		struct pollfd fds[1 + UNPACK_WORKERS_MAX] = {
-			{.fd = ipc_conn_fd(unpacker->conn), .events = POLLIN},
+			{.fd = ipc_conn_fd(unpacker->conn)},
 		};
 		size_t n_workers = unpacker->n_workers;
 		int r;
 
+		if (!is_full(unpacker))
+			fds[0].events |= POLLIN;
 		if (ipc_conn_wants_write(unpacker->conn))
 			fds[0].events |= POLLOUT;
 		for (size_t i = 0; i < n_workers; i++)
@@ -414,6 +431,8 @@ static int serve(struct unpacker *unpacker, struct err *err)
 			if (r < 0)
 				return err_set(err, r, "answer the network half");
 		}
+		if (fds[0].revents & POLLHUP)
+			return 0; /* whoever asked is gone */
 		if (fds[0].revents & ~POLLOUT) {
 			r = receive_all(unpacker, err);
 			if (r < 0)

@@ -12,7 +12,7 @@
  *      A worker process speaks lib/ipc on that socket and nothing is answered here:
  *      {"type":"ready"} when the tar may come, then {"type":"unpacked"}, which comes at once when
  *      the layer is there already, or an error. EBADMSG: the tar is not the layer of that diffID.
- *      At most UNPACK_WORKERS_MAX at once.
+ *      At most UNPACK_WORKERS_MAX at once; further requests wait.
  *  {"type":"put-image","record":{...}} -> ok     store_image_put()
  *  {"type":"get-image","reference":"..."} -> {"type":"image","record":{...}}, error ENOENT
  *  {"type":"list-images"} -> {"type":"images","images":[...]}
