@@ -138,7 +138,7 @@ static int check_controllers(const struct cgroup_root *root, struct err *err)
 	              {CONTROLLER_PIDS, "pids.max"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
-		const struct hierarchy *h;
+		const struct hierarchy *h = NULL;
 		int r = root_controller(root, needed[i].controller, &h, err);
 
 		if (r < 0)

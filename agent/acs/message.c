@@ -159,7 +159,7 @@ void acs_payload_done(struct acs_payload *payload)
 
 static int get_role_type(struct json_object *message, const char **ret, struct err *err)
 {
-	const char *type;
+	const char *type = NULL;
 	int r = get_required(message, "roleType", &type, err);
 
 	if (r < 0)

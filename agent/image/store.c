@@ -404,7 +404,7 @@ static bool is_record_name(const char *name)
 
 	if (strlen(name) != RECORD_N - 1 || strcmp(name + DIGEST_HEX_LEN, ".json") != 0)
 		return false;
-	snprintf(hex, sizeof(hex), "%s", name);
+	snprintf(hex, sizeof(hex), "%.*s", DIGEST_HEX_LEN, name);
 	return name_is_hex(hex, DIGEST_HEX_LEN);
 }
 
