@@ -104,20 +104,23 @@ static int make_host_resources(struct engine *engine, struct err *err)
 	return r < 0 ? err_oom(err) : 0;
 }
 
-static void on_reconcile_task(struct engine *engine)
+static void reconcile_all(struct engine *engine)
 {
 	for (int round = 0; round < ROUNDS_PER_TURN; round++) {
 		bool again = false;
 
-		/* A task may be removed while it is looked at, never another one. */
-		for (size_t i = engine->n_tasks; i > 0; i--) {
-			struct engine_task *et = engine->tasks[i - 1];
+		/* In order of arrival. A task may be removed while it is looked at, never another.
+		 */
+		for (size_t i = 0; i < engine->n_tasks;) {
+			struct engine_task *et = engine->tasks[i];
 
-			if (!et->dirty)
-				continue;
-			et->dirty = false;
-			again = true;
-			engine_reconcile(et);
+			if (et->dirty) {
+				et->dirty = false;
+				again = true;
+				engine_reconcile(et);
+			}
+			if (i < engine->n_tasks && engine->tasks[i] == et)
+				i++;
 		}
 		if (!again)
 			return;
@@ -131,7 +134,7 @@ static int on_reconcile(sd_event_source *source, void *userdata)
 
 	(void)source;
 	engine->reconciling = true;
-	on_reconcile_task(engine);
+	reconcile_all(engine);
 	engine->reconciling = false;
 	return 0;
 }
@@ -217,6 +220,7 @@ struct engine *engine_free(struct engine *engine)
 		task_destroy(engine->tasks[i]);
 	free(engine->tasks);
 	orphans_free(engine);
+	acknowledgements_free(engine);
 	state_forget(engine->o.state, engine);
 	outbox_free(engine->outbox);
 	puller_free(engine->puller);

@@ -157,6 +157,7 @@ struct engine {
 	struct aws_keys *instance_keys;
 	struct acs_session *session;
 	struct orphan *orphans;
+	struct acknowledgement *acknowledgements;
 
 	sd_event_source *ticker; /* buffered container events */
 
@@ -261,6 +262,13 @@ int persist_read(struct engine *engine, struct err *err);
 /* orphans.c */
 void orphans_start(struct engine *engine);
 void orphans_free(struct engine *engine);
+
+/* acknowledge.c: answer a message of ACS once everything of this turn is durable. payload: the
+ * PayloadMessage, whose credentials are acknowledged one by one; NULL for other messages. */
+void acknowledge_when_durable(struct engine *engine, const char *cluster_arn,
+                              const char *container_instance_arn, const char *message_id,
+                              struct json_object *payload);
+void acknowledgements_free(struct engine *engine);
 
 /* payload.c, manifest.c: handlers of ACS */
 void payload_handle(struct acs_session *session, const struct acs_payload *payload, void *userdata);

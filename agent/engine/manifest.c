@@ -34,19 +34,6 @@ void manifest_note_seq(struct engine *engine, int64_t seq)
 	(void)state_set(engine->o.state, SEQ_KEY, text);
 }
 
-struct answer {
-	struct engine *engine;
-	char *message_id, *cluster_arn, *container_instance_arn;
-};
-
-static void answer_free(struct answer *answer)
-{
-	free(answer->message_id);
-	free(answer->cluster_arn);
-	free(answer->container_instance_arn);
-	free(answer);
-}
-
 static bool names_as_running(const struct acs_manifest *manifest, const char *arn)
 {
 	for (size_t i = 0; i < manifest->n_tasks; i++)
@@ -84,21 +71,10 @@ static void send_candidates(struct engine *engine, const struct acs_manifest *ma
 	free(candidates);
 }
 
-static void on_durable(void *userdata)
-{
-	struct answer *answer = userdata;
-
-	if (answer->engine->session)
-		(void)acs_ack(answer->engine->session, answer->cluster_arn,
-		              answer->container_instance_arn, answer->message_id);
-	answer_free(answer);
-}
-
 void manifest_handle(struct acs_session *session, const struct acs_manifest *manifest,
                      void *userdata)
 {
 	struct engine *engine = userdata;
-	struct answer *answer;
 	char *id;
 
 	(void)session;
@@ -107,26 +83,14 @@ void manifest_handle(struct acs_session *session, const struct acs_manifest *man
 		          manifest->message_id);
 		return;
 	}
-	answer = calloc(1, sizeof(*answer));
 	id = strdup(manifest->message_id);
-	if (answer) {
-		answer->engine = engine;
-		answer->message_id = strdup(manifest->message_id);
-		answer->cluster_arn = strdup(manifest->cluster_arn);
-		answer->container_instance_arn = strdup(manifest->container_instance_arn);
-	}
-	if (!answer || !id || !answer->message_id || !answer->cluster_arn ||
-	    !answer->container_instance_arn) {
-		if (answer)
-			answer_free(answer);
-		free(id);
+	if (!id)
 		return;
-	}
 	free(engine->manifest_id);
 	engine->manifest_id = id;
 	manifest_note_seq(engine, manifest->timeline);
-	if (state_after_commit(engine->o.state, on_durable, answer) < 0)
-		answer_free(answer);
+	acknowledge_when_durable(engine, manifest->cluster_arn, manifest->container_instance_arn,
+	                         manifest->message_id, NULL);
 	if (engine->session)
 		send_candidates(engine, manifest);
 }

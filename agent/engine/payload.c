@@ -10,63 +10,6 @@
 #include "agent/engine/engine_internal.h"
 #include "lib/json.h"
 
-/* The answers to one payload, until they are due. */
-struct answer {
-	struct engine *engine;
-	struct json_object *message; /* a reference: its strings are what is echoed */
-	struct json_object *tasks;
-	const char *message_id, *cluster_arn, *container_instance_arn;
-};
-
-static void acknowledge_credentials(struct answer *answer, struct json_object *credentials)
-{
-	const char *id = json_text(credentials, "credentialsId");
-	const char *expiration = json_text(credentials, "expiration");
-
-	if (id)
-		(void)acs_credentials_ack(answer->engine->session, answer->message_id,
-		                          expiration ? expiration : "", id);
-}
-
-static void on_durable(void *userdata)
-{
-	struct answer *answer = userdata;
-
-	/* A lost answer is no loss: ACS sends the message again. */
-	if (answer->engine->session) {
-		(void)acs_ack(answer->engine->session, answer->cluster_arn,
-		              answer->container_instance_arn, answer->message_id);
-		for (size_t i = 0; i < json_object_array_length(answer->tasks); i++) {
-			struct json_object *task = json_object_array_get_idx(answer->tasks, i);
-
-			acknowledge_credentials(answer, json_get(task, "roleCredentials"));
-			acknowledge_credentials(answer, json_get(task, "executionRoleCredentials"));
-		}
-	}
-	json_object_put(answer->message);
-	free(answer);
-}
-
-static void answer_when_durable(struct engine *engine, const struct acs_payload *payload)
-{
-	struct answer *answer = calloc(1, sizeof(*answer));
-
-	if (!answer)
-		return;
-	*answer = (struct answer){
-		.engine = engine,
-		.message = json_object_get(payload->message),
-		.tasks = payload->tasks,
-		.message_id = payload->message_id,
-		.cluster_arn = payload->cluster_arn,
-		.container_instance_arn = payload->container_instance_arn,
-	};
-	if (state_after_commit(engine->o.state, on_durable, answer) < 0) {
-		json_object_put(answer->message);
-		free(answer);
-	}
-}
-
 /* Credentials. */
 
 static void keep_credential(struct engine *engine, const struct role_credentials_values *values)
@@ -218,7 +161,9 @@ void payload_handle(struct acs_session *session, const struct acs_payload *paylo
 	all = handle_tasks(engine, payload, false) && all;
 	manifest_note_seq(engine, payload->seq_num);
 	if (all)
-		answer_when_durable(engine, payload);
+		acknowledge_when_durable(engine, payload->cluster_arn,
+		                         payload->container_instance_arn, payload->message_id,
+		                         payload->message);
 }
 
 void credentials_handle(struct acs_session *session, const struct acs_role_credentials *c,

@@ -1,0 +1,71 @@
+/*
+ * The world of the engine in one process: sockets in a temporary directory behind which the
+ * launcher, ecs-task, ecs-image, ecs-network and ecs-metadata are played as their protocol.h says,
+ * on the engine's own event loop. What they are asked is written to a journal of words such as
+ * "create:app"; what they answer can be set.
+ */
+#pragma once
+
+#include "tests/unit/cmocka_prelude.h"
+
+#include "agent/engine/engine.h"
+#include "agent/engine/task.h"
+
+#define WORLD_ARN "arn:aws:ecs:us-west-2:111122223333:task/blue/"
+
+struct world {
+	char dir[64];
+	sd_event *loop;
+	struct state *state;
+	struct config config;
+	struct engine *engine;
+	struct world_private *private;
+	char journal[64 * 1024];
+
+	/* What goes wrong; NULL or 0: nothing. */
+	const char *pull_error; /* name of the error, for every pull */
+	bool image_is_local;    /* "inspect" finds every image */
+	int start_exit_code;    /* "start" fails with it */
+	bool start_is_silent;   /* no answer to "start" */
+	bool stop_is_silent;    /* "stop" is answered, "exited" does not follow */
+	bool hold_pulls;        /* no answer to pulls until world_release_pulls() */
+};
+
+int world_setup(void **state);
+int world_teardown(void **state);
+
+/* A PayloadMessage with these tasks (JSON text of the array). */
+void world_payload(struct world *world, const char *message_id, int64_t seq_num, const char *tasks);
+/* JSON text of a container of a payload; more: further members, each with a comma before it. */
+const char *world_container(const char *name, const char *more);
+/* JSON text of a task of a payload. */
+const char *world_task(const char *id, const char *containers, const char *more);
+
+/* Turn the loop until the journal has the word (as often as n says), or fail the test. */
+void world_wait_word(struct world *world, const char *word, unsigned int n);
+/* The same for the known status of a task, and until the task is gone (NONE). */
+void world_wait_known(struct world *world, const char *id, enum task_status status);
+/* Nothing else is about to happen: everything ready has run. */
+void world_settle(struct world *world);
+unsigned int world_count(const struct world *world, const char *word);
+/* Is the first word in the journal before the second? Both must be there. */
+bool world_is_before(const struct world *world, const char *first, const char *second);
+
+/* The container's process ends. */
+void world_exit(struct world *world, const char *id, const char *container, int code,
+                bool oom_killed);
+/* The supervisor is killed: its connection breaks, nobody listens. */
+void world_kill_supervisor(struct world *world, const char *id);
+/* It has written this exit before. */
+void world_write_exit(struct world *world, const char *id, const char *container, int code);
+void world_release_pulls(struct world *world);
+/* ecs-metadata loses its memory and its connections. */
+void world_restart_metadata(struct world *world);
+
+/* The agent ends, and another begins on the same state; the others notice a broken connection. */
+void world_stop_engine(struct world *world);
+void world_start_engine(struct world *world);
+
+/* The events in the store, oldest first. Owned by the caller. */
+struct json_object *world_events(struct world *world);
+const struct task *world_find(struct world *world, const char *id);
