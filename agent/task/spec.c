@@ -427,29 +427,29 @@ static int process_parse(struct json_object *process, struct container_spec *spe
 
 static const struct {
 	const char *word;
-	unsigned int attr;
+	unsigned int attr, clear;
 	unsigned long propagation;
 	bool recursive, recursive_attr;
 } mount_words[] = {
-	{"rw", 0, 0, false, false},
-	{"ro", MOUNT_ATTR_RDONLY, 0, false, false},
-	{"rro", MOUNT_ATTR_RDONLY, 0, false, true},
-	{"nosuid", MOUNT_ATTR_NOSUID, 0, false, false},
-	{"suid", 0, 0, false, false},
-	{"nodev", MOUNT_ATTR_NODEV, 0, false, false},
-	{"dev", 0, 0, false, false},
-	{"noexec", MOUNT_ATTR_NOEXEC, 0, false, false},
-	{"exec", 0, 0, false, false},
-	{"noatime", MOUNT_ATTR_NOATIME, 0, false, false},
-	{"relatime", 0, 0, false, false},
-	{"strictatime", MOUNT_ATTR_STRICTATIME, 0, false, false},
-	{"nodiratime", MOUNT_ATTR_NODIRATIME, 0, false, false},
-	{"bind", 0, 0, false, false},
-	{"rbind", 0, 0, true, false},
-	{"private", 0, MS_PRIVATE, false, false},
-	{"rprivate", 0, MS_PRIVATE | MS_REC, false, false},
-	{"slave", 0, MS_SLAVE, false, false},
-	{"rslave", 0, MS_SLAVE | MS_REC, false, false},
+	{"rw", 0, MOUNT_ATTR_RDONLY, 0, false, false},
+	{"ro", MOUNT_ATTR_RDONLY, 0, 0, false, false},
+	{"rro", MOUNT_ATTR_RDONLY, 0, 0, false, true},
+	{"nosuid", MOUNT_ATTR_NOSUID, 0, 0, false, false},
+	{"suid", 0, MOUNT_ATTR_NOSUID, 0, false, false},
+	{"nodev", MOUNT_ATTR_NODEV, 0, 0, false, false},
+	{"dev", 0, MOUNT_ATTR_NODEV, 0, false, false},
+	{"noexec", MOUNT_ATTR_NOEXEC, 0, 0, false, false},
+	{"exec", 0, MOUNT_ATTR_NOEXEC, 0, false, false},
+	{"noatime", MOUNT_ATTR_NOATIME, 0, 0, false, false},
+	{"relatime", 0, 0, 0, false, false},
+	{"strictatime", MOUNT_ATTR_STRICTATIME, 0, 0, false, false},
+	{"nodiratime", MOUNT_ATTR_NODIRATIME, 0, 0, false, false},
+	{"bind", 0, 0, 0, false, false},
+	{"rbind", 0, 0, 0, true, false},
+	{"private", 0, 0, MS_PRIVATE, false, false},
+	{"rprivate", 0, 0, MS_PRIVATE | MS_REC, false, false},
+	{"slave", 0, 0, MS_SLAVE, false, false},
+	{"rslave", 0, 0, MS_SLAVE | MS_REC, false, false},
 };
 
 static const char *const tmpfs_keys[] = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"};
@@ -485,6 +485,7 @@ static int mount_option(const char *option, const char *where, struct mount_spec
 	for (size_t i = 0; i < ARRAY_SIZE(mount_words); i++) {
 		if (strcmp(mount_words[i].word, option) != 0)
 			continue;
+		mount->attr &= ~mount_words[i].clear; /* a later word wins: noexec,exec */
 		mount->attr |= mount_words[i].attr;
 		mount->recursive |= mount_words[i].recursive;
 		mount->recursive_attr |= mount_words[i].recursive_attr;

@@ -191,3 +191,33 @@ def test_stopping_the_agent_takes_no_time_and_leaves_tasks_running(node, busybox
     node.standin.stop_task(arn)
     node.standin.wait_task(arn, "STOPPED")
     node.wait_clean()
+
+
+def test_mounts_and_limits_are_what_was_asked_for(node, busybox, tmp_path):
+    """One container that says what it sees of what its definition asked for."""
+    shared = node.base / "shared"
+    shared.mkdir()
+    (shared / "canary").write_text("from the host\n")
+    script = (
+        "cat /host/canary; echo x >/host/new 2>/dev/null && echo host-writable; "
+        "grep ' /scratch ' /proc/mounts | grep -v noexec | grep -c nosuid; "
+        "echo x >/x 2>/dev/null || echo root-readonly; ulimit -n; hostname; id -u; pwd; "
+        "cat /proc/sys/net/core/somaxconn; grep -c extra.example /etc/hosts; df -k /dev/shm | tail -1 | awk '{print $2}'"
+    )
+    definition = task(
+        container(
+            busybox, script, hostname="chosen", user="app", workingDirectory="/made/here",
+            readonlyRootFilesystem=True,
+            mountPoints=[{"sourceVolume": "v", "containerPath": "/host", "readOnly": True}],
+            linuxParameters={"tmpfs": [{"containerPath": "/scratch", "size": 8, "mountOptions": ["exec"]}],
+                             "sharedMemorySize": 16},
+            ulimits=[{"name": "nofile", "softLimit": 111, "hardLimit": 222}],
+            systemControls=[{"namespace": "net.core.somaxconn", "value": "77"}],
+            extraHosts=[{"hostname": "extra.example", "ipAddress": "10.9.8.7"}],
+        ),
+        volumes=[{"name": "v", "host": {"sourcePath": str(shared)}}],
+    )  # fmt: skip
+    run_to_end(node, definition)
+    lines = wait_log(node, lambda lines: len(lines) >= 10)
+    assert lines == ["from the host", "1", "root-readonly", "111", "chosen", "1000", "/made/here", "77", "1", "16384"]
+    assert not (shared / "new").exists()
