@@ -1,0 +1,341 @@
+/* The steps of agent/node.h in the order in which they run. */
+#include "agent/node.h"
+
+#include <errno.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "agent/acs/acs.h"
+#include "agent/config/registry_auth.h"
+#include "agent/ecs/ecs.h"
+#include "agent/ecs/instance.h"
+#include "agent/ecs/poll_endpoint.h"
+#include "agent/ecs/registration.h"
+#include "agent/engine/engine.h"
+#include "lib/aws_credentials.h"
+#include "lib/http.h"
+#include "lib/imds.h"
+#include "lib/log.h"
+
+struct node {
+	sd_event *loop;
+	const struct options *options;
+	const struct config *config;
+	struct state *state;
+	struct log_ctx log;
+
+	struct http_settings http_settings;
+	struct http_client *http;
+	struct imds *imds;
+	struct instance_lookup *lookup;
+	struct aws_credentials *credentials;
+	struct registry_auth *registry_auth;
+	struct ecs_client *client;
+	struct registration *registration;
+	struct poll_endpoint *endpoint;
+	struct acs_session *session;
+	struct engine *engine;
+};
+
+/* The loop ends, and with it the process: with code 1 it is started again. */
+static void fail(struct node *node, int code, const char *what, const struct err *err)
+{
+	log_err(&node->log, 0, "%s: %s", what, err->text);
+	(void)sd_event_exit(node->loop, code);
+}
+
+/* 5. A session with ACS. */
+
+static void on_connected(struct acs_session *session, bool connected, void *userdata)
+{
+	/* userdata is the engine, whose business this is not. */
+	(void)session;
+	(void)userdata;
+	(void)sd_notify(0, connected ? "STATUS=Connected to ECS."
+	                             : "STATUS=Not connected to ECS; tasks go on.");
+}
+
+static int start_session(struct node *node, const char *arn, struct err *err)
+{
+	static struct acs_handlers handlers;
+	struct acs_options options;
+	int r;
+
+	handlers = engine_acs_handlers;
+	handlers.connected = on_connected;
+	r = poll_endpoint_new(node->client, node->loop, node->config->cluster, arn,
+	                      &node->endpoint);
+	if (r < 0)
+		return err_set(err, r, "prepare DiscoverPollEndpoint");
+	options = (struct acs_options){
+		.loop = node->loop,
+		.http = &node->http_settings,
+		.credentials = node->credentials,
+		.endpoint = node->endpoint,
+		.region = ecs_client_region(node->client),
+		.cluster = node->config->cluster,
+		.container_instance_arn = arn,
+		.handlers = &handlers,
+		.userdata = node->engine,
+		.log = &node->log,
+	};
+	r = acs_session_new(&options, &node->session, err);
+	if (r >= 0)
+		engine_set_session(node->engine, node->session);
+	return r;
+}
+
+/* 4. Registration. */
+
+static int save_registration(struct node *node, const char *arn)
+{
+	const struct instance *instance = instance_lookup_result(node->lookup);
+	int r;
+
+	r = state_set(node->state, "cluster", node->config->cluster);
+	if (r >= 0)
+		r = state_set(node->state, "container-instance-arn", arn);
+	if (r >= 0)
+		r = state_set(node->state, "agent-version", PACKAGE_VERSION);
+	if (r >= 0 && instance->instance_id)
+		r = state_set(node->state, "ec2-instance-id", instance->instance_id);
+	return r;
+}
+
+static void on_registered(int r, const struct err *err, void *userdata)
+{
+	struct node *node = userdata;
+	struct err failure = {0};
+	const char *arn;
+
+	if (r < 0) {
+		fail(node, registration_exit_code(node->registration), "registration", err);
+		return;
+	}
+	arn = registration_arn(node->registration);
+	log_info(&node->log, "registered as %s", arn);
+	r = save_registration(node, arn);
+	if (r >= 0)
+		r = engine_set_instance(node->engine, arn,
+		                        registration_availability_zone(node->registration));
+	if (r < 0)
+		(void)err_set(&failure, r, "take the registration over");
+	else
+		r = start_session(node, arn, &failure);
+	if (r < 0) {
+		fail(node, EXIT_FAILURE, "start of the session with ACS", &failure);
+		return;
+	}
+	(void)sd_notify(0, "READY=1\nSTATUS=Registered.");
+}
+
+static int start_registration(struct node *node, struct err *err)
+{
+	_cleanup_free_ char *arn = NULL;
+	int r;
+
+	r = state_get(node->state, "container-instance-arn", &arn, err);
+	if (r < 0)
+		return r;
+	return registration_start(
+		&(struct registration_options){
+			.client = node->client,
+			.loop = node->loop,
+			.config = node->config,
+			.instance = instance_lookup_result(node->lookup),
+			.facts = {.task_cgroups = node->config->task_cpu_mem_limit},
+			.container_instance_arn = arn,
+		},
+		on_registered, node, &node->registration, err);
+}
+
+/* 3. The engine. */
+
+static void on_keys(struct aws_keys *keys, void *userdata)
+{
+	struct node *node = userdata;
+
+	engine_set_instance_keys(node->engine, keys);
+}
+
+static int start_engine(struct node *node, struct err *err)
+{
+	const struct instance *instance = instance_lookup_result(node->lookup);
+	const struct engine_options options = {
+		.loop = node->loop,
+		.state = node->state,
+		.config = node->config,
+		.registry_auth = node->registry_auth,
+		.client = node->client,
+		.runtime_dir = node->options->runtime_dir,
+		.region = ecs_client_region(node->client),
+		.availability_zone = instance->availability_zone,
+		.logs_endpoint = config_endpoint_setting(node->config, "logs"),
+		.ecr_endpoint = config_endpoint_setting(node->config, "ecr"),
+	};
+	int r;
+
+	r = engine_new(&options, &node->engine, err);
+	if (r < 0)
+		return r;
+	aws_credentials_watch(node->credentials, on_keys, node);
+	return engine_recover(node->engine, err);
+}
+
+/* 2. Is the state that of this node? */
+
+static int check_cluster(struct node *node, struct err *err)
+{
+	_cleanup_free_ char *saved = NULL;
+	int r;
+
+	r = state_get(node->state, "cluster", &saved, err);
+	if (r < 0)
+		return r;
+	if (saved && strcmp(saved, node->config->cluster) != 0)
+		return err_text(
+			err, -EXDEV,
+			"ECS_CLUSTER is '%s', and this node is registered in '%s': set it back, "
+			"or remove %s/data/" STATE_DATABASE " to register it anew",
+			node->config->cluster, saved, node->options->state_dir);
+	return 0;
+}
+
+/* State that came with an image of another instance must not be taken for this one's. */
+static int check_instance(struct node *node, struct err *err)
+{
+	const struct instance *instance = instance_lookup_result(node->lookup);
+	_cleanup_free_ char *saved = NULL;
+	int r;
+
+	r = state_get(node->state, "ec2-instance-id", &saved, err);
+	if (r < 0 || !saved || !instance->instance_id)
+		return r;
+	if (strcmp(saved, instance->instance_id) == 0)
+		return 0;
+	log_warning(&node->log, 0,
+	            "state is of instance %s, and this one is %s: registering as a new instance",
+	            saved, instance->instance_id);
+	return state_reset(node->state, err);
+}
+
+static int make_client(struct node *node, struct err *err)
+{
+	const struct instance *instance = instance_lookup_result(node->lookup);
+	const char *region = node->config->region ? node->config->region : instance->region;
+
+	if (!region)
+		return err_text(
+			err, -ENOENT,
+			"no region: set AWS_DEFAULT_REGION, since the instance metadata says none");
+	return ecs_client_new(
+		&(struct ecs_client_options){
+			.loop = node->loop,
+			.http = node->http,
+			.credentials = node->credentials,
+			.config = node->config,
+			.region = region,
+		},
+		&node->client, err);
+}
+
+/* 1. The instance metadata. */
+
+static void on_instance(int r, const struct err *err, void *userdata)
+{
+	struct node *node = userdata;
+	struct err failure = {0};
+
+	if (r < 0)
+		log_warning(&node->log, 0, "instance metadata: %s", err->text);
+	r = make_client(node, &failure);
+	if (r >= 0)
+		r = check_instance(node, &failure);
+	if (r >= 0)
+		r = check_cluster(node, &failure);
+	if (r >= 0)
+		r = start_engine(node, &failure);
+	if (r >= 0)
+		r = start_registration(node, &failure);
+	if (r < 0)
+		fail(node, r == -EXDEV ? EXIT_TERMINAL : EXIT_FAILURE, "start", &failure);
+}
+
+/* Unreadable data costs the private images only, as users of the setting know it. */
+static void load_registry_auth(struct node *node)
+{
+	const char *type = config_get(node->config, "ECS_ENGINE_AUTH_TYPE");
+	const char *data = config_get(node->config, "ECS_ENGINE_AUTH_DATA");
+	struct err err = {0};
+
+	if (!type || !type[0])
+		return;
+	if (registry_auth_parse(type, data ? data : "", &node->registry_auth, &err) < 0)
+		log_warning(&node->log, 0, "ECS_ENGINE_AUTH_DATA is not used: %s", err.text);
+}
+
+static int make_clients(struct node *node, struct err *err)
+{
+	_cleanup_free_ char *agent = ecs_user_agent(node->config);
+	int r;
+
+	if (!agent)
+		return err_oom(err);
+	http_settings_load(node->config->file, &node->http_settings);
+	r = http_client_new(node->loop, &node->http_settings, agent, &node->http, err);
+	if (r >= 0)
+		r = imds_new(node->loop, node->http,
+		             config_get(node->config, "AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+		             &node->imds, err);
+	if (r >= 0)
+		r = aws_credentials_new(node->loop, node->config->file, node->imds,
+		                        &node->credentials, err);
+	return r;
+}
+
+int node_start(sd_event *loop, const struct options *options, const struct config *config,
+               struct state *state, struct node **ret, struct err *err)
+{
+	_cleanup_(node_freep) struct node *node = calloc(1, sizeof(*node));
+	int r;
+
+	if (!node)
+		return err_oom(err);
+	node->loop = sd_event_ref(loop);
+	node->options = options;
+	node->config = config;
+	node->state = state;
+	node->log = (struct log_ctx){.field = "ECS_CLUSTER", .value = config->cluster};
+	load_registry_auth(node);
+
+	r = make_clients(node, err);
+	if (r >= 0)
+		r = instance_lookup_start(node->imds, on_instance, node, &node->lookup, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(node);
+	return 0;
+}
+
+struct node *node_free(struct node *node)
+{
+	if (!node)
+		return NULL;
+	if (node->engine)
+		engine_set_session(node->engine, NULL);
+	acs_session_free(node->session);
+	poll_endpoint_free(node->endpoint);
+	registration_free(node->registration);
+	if (node->credentials)
+		aws_credentials_watch(node->credentials, NULL, NULL);
+	engine_free(node->engine);
+	ecs_client_free(node->client);
+	instance_lookup_free(node->lookup);
+	aws_credentials_free(node->credentials);
+	imds_free(node->imds);
+	http_client_free(node->http);
+	registry_auth_free(node->registry_auth);
+	sd_event_unref(node->loop);
+	free(node);
+	return NULL;
+}
