@@ -154,6 +154,8 @@ static void set_arguments(const struct server_config *config, const struct conne
 	start->argv[n++] = (char *)start->program->name;
 	if (c->request.verb == LAUNCHER_VERB_REAP)
 		start->argv[n++] = (char *)"--reap";
+	if (c->request.verb == LAUNCHER_VERB_IMAGE) /* also the operator's command: told apart */
+		start->argv[n++] = (char *)"--serve";
 	start->argv[n++] = (char *)"--config";
 	start->argv[n++] = (char *)config->options->config;
 	start->argv[n++] = (char *)"--state-dir";
