@@ -130,6 +130,13 @@ def _check_limits(kind, size, shape, value, path, problems):
         problems.append(Problem(kind, path, f"{what}, not {limit}", value, limit))
 
 
+def _python_pattern(pattern):
+    """Unicode classes of the models' patterns, which are Java's, in words of Python's re."""
+    for java, python in ((r"\p{L}", r"\w"), (r"\p{N}", r"\w"), (r"\p{Z}", r"\s")):
+        pattern = pattern.replace(java, python)
+    return pattern
+
+
 def _check_scalar(shape, value, path, problems):
     if shape["type"] == "string":
         _check_length(shape, value, path, problems)
@@ -137,7 +144,7 @@ def _check_scalar(shape, value, path, problems):
             allowed = ", ".join(shape["enum"])
             text = f"{value!r} is not one of {allowed}"
             problems.append(Problem("enum", path, text, value, f"[{allowed}]"))
-        if "pattern" in shape and not re.fullmatch(shape["pattern"], value):
+        if "pattern" in shape and not re.fullmatch(_python_pattern(shape["pattern"]), value):
             text = f"{value!r} does not match {shape['pattern']}"
             problems.append(Problem("pattern", path, text, value, shape["pattern"]))
     elif _is_number(value):
