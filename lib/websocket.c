@@ -228,7 +228,8 @@ static void on_message(wslay_event_context_ptr wslay,
 	text = malloc(message->msg_length + 1);
 	if (!text)
 		return; /* lost, as any unacknowledged message may be */
-	memcpy(text, message->msg, message->msg_length);
+	if (message->msg_length)
+		memcpy(text, message->msg, message->msg_length);
 	text[message->msg_length] = '\0';
 	websocket->handlers->message(websocket, message->opcode == WSLAY_TEXT_FRAME, text,
 	                             message->msg_length, websocket->userdata);

@@ -13,6 +13,7 @@
 #include "agent/ecs/registration_request.h"
 #include "lib/backoff.h"
 #include "lib/json.h"
+#include "lib/log.h"
 #include "lib/loop.h"
 
 #define RETRY_FOR_USEC (3600 * 1000000ULL)
@@ -90,6 +91,8 @@ static void register_later(struct registration *registration, int r, const struc
 		failed(registration, r, err, EXIT_AGAIN);
 		return;
 	}
+	log_warning(NULL, 0, "registration failed, trying again in %llu s: %s",
+	            (unsigned long long)(wait_usec / 1000000), err->text);
 	(void)sd_event_source_set_time(registration->wait, now_usec() + wait_usec);
 	(void)sd_event_source_set_enabled(registration->wait, SD_EVENT_ONESHOT);
 }
