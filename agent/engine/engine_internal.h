@@ -31,7 +31,7 @@
 /*
  * The supervisor (ecs-task) of one task.
  *
- *   NONE -> SAVING -> LAUNCHING -> READY -> ENDING -> REAPING -> NONE
+ *   NONE -> SAVING -> LAUNCHING -> READY -> ENDING -> ENDED
  *   after a restart, or when the connection is lost: FINDING -> READY, or -> GONE
  *   GONE -> REAPING -> NONE, where it may be launched again
  */
@@ -43,6 +43,7 @@ enum supervisor_status {
 	SUPERVISOR_READY,
 	SUPERVISOR_REAPING,
 	SUPERVISOR_ENDING,
+	SUPERVISOR_ENDED,
 };
 
 struct supervisor {
