@@ -28,13 +28,14 @@
  *      "accessKeyId","secretAccessKey","sessionToken","expiration"} or error ENOENT (unknown),
  *      EAGAIN (announced, not here yet), EKEYEXPIRED.
  *  {"type":"configure","seq":n,"cluster":"...","containerInstanceArn":"...","auditLog":"<path>"|absent,
- *   "requestsPerSecond":40,"burst":60}
+ *   "requestsPerSecond":40,"burst":60}     descriptor (optional): the audit log, open for appending;
+ *      ecs-metadata has no file system of its own, so without it audit lines go to its log
  *  Other requests answer {"type":"ok"}.
  *
  * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and
  * /v1/credentials?id=<id>, the documents' paths; a credentials id of another task is refused as
  * unknown (400 InvalidIdInRequest). After a restart, until "hello" was followed by
- * {"type":"complete"}, unknown ids and documents answer 503 rather than 400 or 404.
+ * {"type":"complete"} (a request), unknown ids and documents answer 503 rather than 400 or 404.
  */
 #pragma once
 

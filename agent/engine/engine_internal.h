@@ -31,7 +31,7 @@
 /*
  * The supervisor (ecs-task) of one task.
  *
- *   NONE -> SAVING -> LAUNCHING -> READY -> ENDING -> ENDED
+ *   NONE -> SAVING -> LAUNCHING -> READY -> ENDING -> REAPING -> NONE
  *   after a restart, or when the connection is lost: FINDING -> READY, or -> GONE
  *   GONE -> REAPING -> NONE, where it may be launched again
  */
@@ -43,7 +43,6 @@ enum supervisor_status {
 	SUPERVISOR_READY,
 	SUPERVISOR_REAPING,
 	SUPERVISOR_ENDING,
-	SUPERVISOR_ENDED,
 };
 
 struct supervisor {

@@ -260,7 +260,7 @@ void metadata_sync_task(struct engine_task *et)
 		return;
 	if (!is_live(et) || et->supervisor.status == SUPERVISOR_NONE ||
 	    et->supervisor.status == SUPERVISOR_LAUNCHING ||
-	    et->supervisor.status == SUPERVISOR_ENDED || !metadata_is_up(et->engine->metadata)) {
+	    !metadata_is_up(et->engine->metadata)) {
 		et->sockets_due = false;
 		metadata_sync_check(et->engine);
 		return;

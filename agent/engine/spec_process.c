@@ -320,8 +320,7 @@ static int get_limit(struct json_object *item, const char *name, uint64_t *ret, 
 	return r;
 }
 
-static int add_ulimit(struct json_object *list, struct json_object *item, bool *has_nofile,
-                      struct err *err)
+static int add_ulimit(struct json_object *list, struct json_object *item, struct err *err)
 {
 	static const char *const names[] = {"core",    "cpu",      "data",   "fsize",      "locks",
 	                                    "memlock", "msgqueue", "nice",   "nofile",     "nproc",
@@ -343,7 +342,6 @@ static int add_ulimit(struct json_object *list, struct json_object *item, bool *
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (strcmp(name, names[i]) != 0)
 			continue;
-		*has_nofile |= strcmp(name, "nofile") == 0;
 		for (size_t k = 0; name[k]; k++)
 			type[7 + k] = (char)toupper((unsigned char)name[k]);
 		return add_rlimit(list, type, soft, hard) < 0 ? err_oom(err) : 0;
@@ -351,23 +349,21 @@ static int add_ulimit(struct json_object *list, struct json_object *item, bool *
 	return err_text(err, -EINVAL, "unknown ulimit \"%.40s\"", name);
 }
 
-/* Open files as on Amazon's container hosts, so that an image finds what it was tried with. */
+/* Only what the task asks for: defaults are ecs-task's, which comes as near to them as the host lets
+ * it, while these must be met. */
 static int build_rlimits(const struct container *c, struct json_object **ret, struct err *err)
 {
 	struct json_object *ulimits = json_get(c->host_config, "Ulimits");
 	_cleanup_json_ struct json_object *list = json_object_new_array();
-	bool has_nofile = false;
 	int r;
 
 	if (!list)
 		return err_oom(err);
 	for (size_t i = 0; is_list(ulimits) && i < json_object_array_length(ulimits); i++) {
-		r = add_ulimit(list, json_object_array_get_idx(ulimits, i), &has_nofile, err);
+		r = add_ulimit(list, json_object_array_get_idx(ulimits, i), err);
 		if (r < 0)
 			return err_prefix(err, r, "ulimits[%zu]", i);
 	}
-	if (!has_nofile && add_rlimit(list, "RLIMIT_NOFILE", 32768, 65536) < 0)
-		return err_oom(err);
 	*ret = TAKE_PTR(list);
 	return 0;
 }

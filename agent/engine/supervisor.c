@@ -83,7 +83,7 @@ static void on_peer_end(struct peer *peer, int r, const struct err *err, void *u
 	(void)peer;
 	et->supervisor.peer = peer_free(et->supervisor.peer);
 	et->sockets_asked = false;
-	if (et->supervisor.status == SUPERVISOR_ENDED || et->supervisor.status == SUPERVISOR_NONE)
+	if (et->supervisor.status == SUPERVISOR_NONE)
 		return;
 	log_debug(&et->log, "connection to the supervisor ended: %s",
 	          r == -EPIPE ? "closed" : err->text);
@@ -377,7 +377,7 @@ static void reaped(struct engine_task *et)
 		vanish(&et->containers[i]);
 	}
 	set_status(et, SUPERVISOR_NONE);
-	if (++et->supervisor.deaths >= DEATHS_MAX && et->task->desired != TASK_STATUS_STOPPED)
+	if (et->task->desired != TASK_STATUS_STOPPED && ++et->supervisor.deaths >= DEATHS_MAX)
 		engine_fail_task(et,
 		                 "resource cannot be initialized for task %s: its supervisor ended "
 		                 "%d times before a container ran",
@@ -474,8 +474,10 @@ static void on_ended(int r, struct ipc_message *msg, const struct err *err, void
 
 	(void)msg;
 	if (r == 0) {
+		/* Its own cgroup is left for the reaper. */
 		et->supervisor.peer = peer_free(et->supervisor.peer);
-		set_status(et, SUPERVISOR_ENDED);
+		set_status(et, SUPERVISOR_REAPING);
+		reap(et);
 		return;
 	}
 	if (answer_is_lost(et->supervisor.peer, r))

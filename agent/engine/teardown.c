@@ -151,7 +151,6 @@ static bool end_supervisor(struct engine_task *et)
 {
 	switch (et->supervisor.status) {
 	case SUPERVISOR_NONE:
-	case SUPERVISOR_ENDED:
 		return true;
 	case SUPERVISOR_READY:
 		supervisor_end(et);

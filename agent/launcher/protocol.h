@@ -18,7 +18,8 @@
  *
  * The programs stand beside ecs-launcher and are started as
  *     ecs-task [--reap] --config F --state-dir D --runtime-dir D --cgroup-parent P -- <task id>
- *     ecs-image, ecs-network --config F --state-dir D --runtime-dir D
+ *     ecs-image --serve --config F --state-dir D --runtime-dir D
+ *     ecs-network --config F --state-dir D --runtime-dir D
  * from a sealed copy in memory, as root, leading a session of their own, in "/", with umask 022,
  * default signals, no descriptor but 0 to 3 (0 and 1 are /dev/null), and of the environment only
  * PATH, the proxy, AWS endpoint and certificate variables and JOURNAL_STREAM. /proc is still that

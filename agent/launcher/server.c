@@ -82,17 +82,45 @@ static size_t json_escape(const char *text, char *out, size_t n)
 	return k;
 }
 
+/* The codes that a peer may branch on (strerrorname_np() needs glibc 2.32). */
+static const char *code_name(int error)
+{
+	switch (-error) {
+	case EACCES:
+		return "EACCES";
+	case EBUSY:
+		return "EBUSY";
+	case EINVAL:
+		return "EINVAL";
+	case EMSGSIZE:
+		return "EMSGSIZE";
+	case ENOENT:
+		return "ENOENT";
+	case ENOEXEC:
+		return "ENOEXEC";
+	case ENOMEM:
+		return "ENOMEM";
+	case ENOSPC:
+		return "ENOSPC";
+	case EPERM:
+		return "EPERM";
+	case ETIMEDOUT:
+		return "ETIMEDOUT";
+	default:
+		return "EIO";
+	}
+}
+
 /* One lib/ipc message by hand, since json-c is not for this program. */
 static void send_refusal(int fd, int error, const struct err *err)
 {
-	const char *code = strerrorname_np(-error);
 	char message[2 * sizeof(err->text)], packet[sizeof(message) + 128];
 	int n;
 
 	json_escape(err->text, message, sizeof(message));
 	n = snprintf(packet + 4, sizeof(packet) - 4,
 	             "{\"type\":\"error\",\"message\":\"%s\",\"code\":\"%s\"}", message,
-	             code ? code : "EIO");
+	             code_name(error));
 	for (int i = 0; i < 4; i++)
 		packet[i] = (char)((unsigned)n >> (8 * i));
 	/* A new connection has room for this; a peer that is gone needs no answer. */
@@ -126,6 +154,8 @@ static void set_arguments(const struct server_config *config, const struct conne
 	start->argv[n++] = (char *)start->program->name;
 	if (c->request.verb == LAUNCHER_VERB_REAP)
 		start->argv[n++] = (char *)"--reap";
+	if (c->request.verb == LAUNCHER_VERB_IMAGE) /* also the operator's command: told apart */
+		start->argv[n++] = (char *)"--serve";
 	start->argv[n++] = (char *)"--config";
 	start->argv[n++] = (char *)config->options->config;
 	start->argv[n++] = (char *)"--state-dir";

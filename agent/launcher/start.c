@@ -192,9 +192,12 @@ int start_result(int report_fd, struct err *err)
 
 /* Prefixes; one that ends in '=' is a whole name. */
 static const char *const passed_variables[] = {
-	"PATH=",     "http_proxy=",      "HTTP_PROXY=",     "https_proxy=", "HTTPS_PROXY=",
-	"no_proxy=", "NO_PROXY=",        "all_proxy=",      "ALL_PROXY=",   "AWS_CA_BUNDLE=",
-	"SSL_CERT_", "AWS_ENDPOINT_URL", "JOURNAL_STREAM=",
+	"PATH=",         "http_proxy=",      "HTTP_PROXY=",     "https_proxy=", "HTTPS_PROXY=",
+	"no_proxy=",     "NO_PROXY=",        "all_proxy=",      "ALL_PROXY=",   "AWS_CA_BUNDLE=",
+	"SSL_CERT_",     "AWS_ENDPOINT_URL", "JOURNAL_STREAM=",
+#ifdef ECS_SANITIZERS
+	"ASAN_OPTIONS=", "UBSAN_OPTIONS=",
+#endif
 };
 
 static bool is_passed(const char *variable)

@@ -22,7 +22,8 @@
 #include "lib/parse.h"
 
 #define LOOK_AGAIN_USEC (5 * 1000000ull)
-#define TREE_MASK       (IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF)
+/* IN_ATTRIB: the writer makes a directory first and gives it to our group then. */
+#define TREE_MASK (IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_DELETE_SELF)
 
 struct item { /* a stream and its place here */
 	struct shipper *shipper;
@@ -251,6 +252,8 @@ static void stream_found(int dir_fd, const char *name, void *userdata)
 	}
 	if (!name_is_component(name, NAME_MAX) || item_find(shipper, task->id, name))
 		return;
+	if (faccessat(dir_fd, name, R_OK | X_OK, AT_EACCESS) < 0)
+		return; /* not ours yet: IN_ATTRIB follows */
 	item = calloc(1, sizeof(*item));
 	if (!item) {
 		look_again_later(shipper);
@@ -304,9 +307,9 @@ static void task_found(int dir_fd, const char *name, void *userdata)
 	struct shipper *shipper = userdata;
 	struct task_dir *task;
 
-	(void)dir_fd;
-	if (!name_is_component(name, NAME_MAX))
-		return;
+	if (!name_is_component(name, NAME_MAX) ||
+	    faccessat(dir_fd, name, R_OK | X_OK, AT_EACCESS) < 0)
+		return; /* not ours, at least not yet */
 	LIST_FOREACH(task, &shipper->tasks, all)
 	if (strcmp(task->id, name) == 0) {
 		scan_task(task);
@@ -393,8 +396,8 @@ static bool has_room(const struct shipper *shipper, bool failing)
 	if (shipper->requests[0] + shipper->requests[1] >= SHIPPER_REQUESTS_MAX ||
 	    shipper->bytes[0] + shipper->bytes[1] >= SHIPPER_BYTES_MAX)
 		return false;
-	return !failing || (shipper->requests[1] < SHIPPER_REQUESTS_MAX / 2 &&
-	                    shipper->bytes[1] < SHIPPER_BYTES_MAX / 2);
+	return !failing || (shipper->requests[1] < SHIPPER_REQUESTS_MAX_FAILING &&
+	                    shipper->bytes[1] < SHIPPER_BYTES_MAX_FAILING);
 }
 
 static struct item *next_item(struct shipper *shipper)

@@ -14,10 +14,12 @@
 #include "lib/err.h"
 #include "lib/http.h"
 
-#define SHIPPER_REQUESTS_MAX 64
-#define SHIPPER_BYTES_MAX    (48ull * 1024 * 1024) /* and one batch more */
-#define SHIPPER_IDLE_USEC    (30 * 1000000ull)
-#define SHIPPER_STOP_USEC    (8 * 1000000ull)
+#define SHIPPER_REQUESTS_MAX         256
+#define SHIPPER_BYTES_MAX            (48ull * 1024 * 1024) /* and one batch more */
+#define SHIPPER_REQUESTS_MAX_FAILING 64
+#define SHIPPER_BYTES_MAX_FAILING    (SHIPPER_BYTES_MAX / 2)
+#define SHIPPER_IDLE_USEC            (30 * 1000000ull)
+#define SHIPPER_STOP_USEC            (8 * 1000000ull)
 
 struct shipper_options {
 	const char *state_dir, *runtime_dir; /* borrowed */

@@ -74,7 +74,7 @@ static void run_awslogs(struct log_stream *stream, struct err *err);
 static void run_json_file(struct log_stream *stream, struct err *err);
 static void call_done(enum awslogs_outcome outcome, const struct err *err, void *userdata);
 static void confirm(struct log_stream *stream);
-static void back_off(struct log_stream *stream, const struct err *err);
+static void back_off(struct log_stream *stream, int r, const struct err *err);
 static void finish(struct log_stream *stream);
 
 bool log_stream_is_failing(const struct log_stream *stream)
@@ -406,7 +406,7 @@ static void run_awslogs(struct log_stream *stream, struct err *err)
 		r = awslogs_call_start(stream->env->http, stream->config, keys, stream->next, body,
 		                       n_events, call_done, stream, &stream->call, err);
 	if (r < 0) {
-		back_off(stream, err);
+		back_off(stream, r, err);
 		return;
 	}
 	stream->state = STREAM_SENDING;
@@ -487,7 +487,7 @@ static void call_done(enum awslogs_outcome outcome, const struct err *err, void 
 	} else {
 		if (outcome == AWSLOGS_REFUSED_KEYS)
 			log_keys_refused(stream->env->keys, stream->config->credentials_id);
-		back_off(stream, err);
+		back_off(stream, -EREMOTEIO, err);
 	}
 }
 
@@ -533,8 +533,7 @@ static void run_json_file(struct log_stream *stream, struct err *err)
 	int r = write_json_file(stream, err);
 
 	if (r < 0) {
-		stream->batch = batch_free(stream->batch);
-		back_off(stream, err);
+		back_off(stream, r, err);
 	} else if (r > 0) {
 		confirm(stream);
 	}
@@ -544,6 +543,8 @@ static void run_json_file(struct log_stream *stream, struct err *err)
 static void confirm(struct log_stream *stream)
 {
 	_cleanup_(batch_freep) struct batch *batch = TAKE_PTR(stream->batch);
+	bool moved = batch->n_lines > 0 ||
+	             batch->after.cursor.segment != stream->position.lines.cursor.segment;
 	int r;
 
 	lines_state_done(&stream->position.lines);
@@ -562,7 +563,7 @@ static void confirm(struct log_stream *stream)
 		finish(stream);
 		return;
 	}
-	if (batch->n_lines > 0) {
+	if (moved) {
 		save_position(stream);
 		r = spool_delete_before(stream->dir_fd, stream->position.lines.cursor.segment);
 		if (r < 0)
@@ -574,11 +575,14 @@ static void confirm(struct log_stream *stream)
 		look_for_more(stream);
 }
 
-static void back_off(struct log_stream *stream, const struct err *err)
+static void back_off(struct log_stream *stream, int r, const struct err *err)
 {
 	stream->batch = batch_free(stream->batch);
 	stream->failures++;
-	if ((stream->failures & (stream->failures - 1)) == 0) /* 1, 2, 4, 8, ... */
+	if (r == -EACCES && stream->failures == 1)
+		log_debug(&stream->log, "%s",
+		          err->text); /* the writer has not given it to us yet */
+	else if ((stream->failures & (stream->failures - 1)) == 0) /* 1, 2, 4, 8, ... */
 		log_warning(&stream->log, 0,
 		            "logs are not delivered (%llu tries, none is lost): %s",
 		            (unsigned long long)stream->failures, err->text);
@@ -600,6 +604,13 @@ static int remove_dir(struct log_stream *stream, struct err *err)
 	snprintf(name, sizeof(name), STREAM_REMOVING_PREFIX "%s", stream->container);
 	if (renameat(task_fd, stream->container, task_fd, name) < 0)
 		return err_set(err, -errno, "rename the spool directory");
+	if (!exists(stream, SPOOL_END_FILE)) {
+		/* The writer has come back in this moment. Under its old name it is found again. */
+		(void)position_save(stream->dir_fd, &stream->position, NULL);
+		if (renameat(task_fd, name, task_fd, stream->container) < 0)
+			return err_set(err, -errno, "rename the spool directory back");
+		return 0;
+	}
 	r = dir_remove_all(task_fd, name);
 	if (r < 0)
 		return err_set(err, r, "remove the spool directory");

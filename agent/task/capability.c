@@ -28,7 +28,7 @@ uint64_t capability_all(void)
 	uint64_t all = 0;
 
 	for (int cap = 0; cap < 64; cap++)
-		if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0)
+		if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) == 1)
 			all |= 1ULL << cap;
 	return all;
 }

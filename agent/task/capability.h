@@ -9,7 +9,7 @@
 /* "CAP_NET_RAW", in any case: -EINVAL when there is none of that name. */
 int capability_from_name(const char *name, uint64_t *ret_bit);
 
-/* Every capability that this kernel has. */
+/* Every capability that we can give: our own bounding set. */
 uint64_t capability_all(void);
 
 /*

@@ -675,7 +675,8 @@ static int pivot(struct child *child)
 
 /* --- the process itself --- */
 
-/* What a limit is that nobody set: those of a process that the kernel and init(1) start. */
+/* What a limit is that nobody set: those of a process that the kernel and init(1) start; open files
+ * as on Amazon's container hosts, so that an image finds what it was tried with. */
 static const struct rlimit_spec default_rlimits[] = {
 	{RLIMIT_AS, {RLIM_INFINITY, RLIM_INFINITY}},
 	{RLIMIT_CORE, {RLIM_INFINITY, RLIM_INFINITY}},
@@ -686,7 +687,7 @@ static const struct rlimit_spec default_rlimits[] = {
 	{RLIMIT_MEMLOCK, {8 << 20, 8 << 20}},
 	{RLIMIT_MSGQUEUE, {819200, 819200}},
 	{RLIMIT_NICE, {0, 0}},
-	{RLIMIT_NOFILE, {1024, 524288}},
+	{RLIMIT_NOFILE, {32768, 65536}},
 	{RLIMIT_NPROC, {RLIM_INFINITY, RLIM_INFINITY}},
 	{RLIMIT_RSS, {RLIM_INFINITY, RLIM_INFINITY}},
 	{RLIMIT_RTPRIO, {0, 0}},

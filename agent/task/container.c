@@ -321,6 +321,23 @@ static int clone_child(struct container *container, const struct child_plan *pla
 	return 0;
 }
 
+/*
+ * The pid as the host counts, which is what others can use: /proc here is still the host's, and
+ * shows a pidfd in its own numbers.
+ */
+static pid_t find_host_pid(const struct container *container)
+{
+	_cleanup_free_ char *text = NULL;
+	char path[48], *line;
+	int pid;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", container->pid_fd);
+	if (file_read(AT_FDCWD, path, 4096, &text, NULL) < 0)
+		return container->pid;
+	line = strstr(text, "\nPid:");
+	return line && sscanf(line, "\nPid: %d", &pid) == 1 && pid > 0 ? pid : container->pid;
+}
+
 static int start_child(struct container *container, struct child_plan *plan, struct err *err)
 {
 	_cleanup_close_ int report_read = -EBADF, report_write = -EBADF;
@@ -342,6 +359,7 @@ static int start_child(struct container *container, struct child_plan *plan, str
 	if (r < 0)
 		return r;
 	container->report_fd = TAKE_FD(report_read);
+	container->host_pid = find_host_pid(container);
 	return 0;
 }
 

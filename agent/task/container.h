@@ -77,7 +77,7 @@ struct container {
 	uint64_t dropped_told;
 
 	/* this start */
-	pid_t pid;
+	pid_t pid, host_pid; /* in our pid namespace; in that of the host's /proc */
 	int pid_fd;
 	int report_fd; /* -EBADF: execve(2) is behind us */
 	bool was_ready;

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/statvfs.h>
 
 #include "agent/launcher/protocol.h"
@@ -79,10 +78,9 @@ static int seal_program(char **argv, struct err *err)
 /* Nobody reads our memory (environments carry secrets), and memory pressure spares us. */
 static int protect(struct err *err)
 {
-	const struct rlimit none = {0, 0};
 	int r;
 
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return err_set(err, -errno, "switch core dumps off");
 	/* On a host whose root lacks CAP_SYS_RESOURCE (a container) tasks run all the same. */
 	r = file_write(AT_FDCWD, "/proc/self/oom_score_adj", "-999");

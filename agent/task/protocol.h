@@ -13,19 +13,25 @@
  *      "name":"app",                       the name in the task definition
  *      "id":"<64 hex>",                    runtime id
  *      "layers":["<64 hex diffID>",...],   lowest first; below <state>/images/layers/
- *      "config":{...},                     OCI runtime-spec 1.0.2 config.json: process (args, env,
- *                                          cwd, terminal, capabilities, rlimits, noNewPrivileges),
- *                                          root.readonly, hostname, mounts, linux.resources
- * (cpu.shares, memory.limit, .reservation, .swap, pids.limit), linux.maskedPaths,
- * linux.readonlyPaths, linux.sysctl, linux.devices; a member not known is refused by name
+ *      "config":{...},                     OCI runtime-spec 1.0.2 config.json, see below
  *      "user":"1000:1000"|"nginx",         as in Docker's Config.User, names from the image
  *      "seccomp":"default"|"unconfined",
  *      "privileged":false,
- *      "init":false,
+ *      "init":false,                       true: a small init is process 1 of the container
+ *      "restart":false,                    true: may be started again after it has exited, with the
+ *                                          same root file system and namespaces; its log stream
+ *                                          then ends with the task, not with the exit
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
  *      "stopSignal":"SIGTERM",
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
  *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.
+ *      The name "supervisor" is refused: the cgroup of ecs-task has it.
+ *      Of config these are taken, and a member not known is refused by name: ociVersion, hostname,
+ *      root.readonly, process (args, env, cwd, terminal false, capabilities, rlimits,
+ *      noNewPrivileges, oomScoreAdj), mounts (bind and tmpfs; a source that is missing is made as a
+ *      directory), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, linux.resources
+ *      (cpu.shares, .quota, .period, memory.limit, .reservation, .swap, pids.limit, and devices:
+ *      rules that allow; without them linux.devices may be used in every way).
  *      -> {"type":"created","container":"app","cgroupId":n} descriptors: network namespace and
  *         endpoint socket (bridge and none), none in host mode.
  *      Errors are named CannotCreateContainerError.
@@ -34,10 +40,11 @@
  *      "gateway":"172.29.0.1"}}            descriptors: host port sockets, held until the task ends
  *      Writes /etc/hosts, /etc/hostname, /etc/resolv.conf and runs the process. "network" only for
  *      bridge.
- *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>} once execve(2)
- * succeeded. Errors are named CannotStartContainerError; the container is stopped then, with exit
- * code 127 (command not found) or 126 (not executable), sent as "exitCode" in the error message
- * beside "container".
+ *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>} once execve(2) has
+ *         succeeded; pid as the host counts.
+ *      Errors are named CannotStartContainerError; the container is stopped then, with exit code
+ *      127 (command not found) or 126 (not executable), sent as "exitCode" in the error message
+ *      beside "container".
  *
  *  {"type":"stop","container":"app","timeoutUsec":30000000}
  *      stopSignal, then SIGKILL to the whole container after the timeout; repeated: the shorter
@@ -50,7 +57,10 @@
  *      socket of each, in order, for an ecs-metadata that has lost its own.
  *  {"type":"end"}  all containers are stopped and their exits recorded by ecs-agent: removes
  *      cgroups, mounts, overlay directories, <run>/tasks/<id>, answers {"type":"ended"} and exits.
- *      Error EBUSY while a container runs.
+ *      Error EBUSY while a container runs. The cgroup of ecs-task itself stays, empty, until "reap"
+ *      is asked of ecs-launcher.
+ *
+ * SIGTERM (the host shuts down): every container is stopped, exit files stay, ecs-task exits.
  *
  * Events, without "seq":
  *  {"type":"exited","container":"app","exitCode":n,"signal":n,"oomKilled":bool,"time":<usec>}

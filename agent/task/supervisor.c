@@ -265,7 +265,7 @@ static void answer_started(struct supervisor *s, struct container *container)
 	_cleanup_json_ struct json_object *answer = ipc_message_new("started", request);
 
 	if (answer && (json_add_string(answer, "container", container->name) < 0 ||
-	               json_add_i64(answer, "pid", container->pid) < 0 ||
+	               json_add_i64(answer, "pid", container->host_pid) < 0 ||
 	               json_add_u64(answer, "time", container->started_realtime_usec) < 0))
 		answer = (json_object_put(answer), NULL);
 	send_message(s, answer, NULL, 0);
@@ -376,7 +376,7 @@ static struct json_object *container_state(const struct container *c)
 	    json_add_string(state, "status", words[c->status]) < 0 ||
 	    (c->has_cgroup_id && json_add_u64(state, "cgroupId", c->cgroup_id) < 0))
 		return NULL;
-	if (c->status == CONTAINER_RUNNING && json_add_i64(state, "pid", c->pid) < 0)
+	if (c->status == CONTAINER_RUNNING && json_add_i64(state, "pid", c->host_pid) < 0)
 		return NULL;
 	if (c->started_realtime_usec &&
 	    json_add_u64(state, "startedTime", c->started_realtime_usec) < 0)

@@ -226,14 +226,15 @@ def test_a_task_has_its_own_cgroup_and_namespaces(launcher):
             "--runtime-dir", str(launcher.run), "--cgroup-parent", launcher.parent, "--", "7f3c"]
 
 
-@pytest.mark.parametrize("line,name", [(b"image\n", "ecs-image"), (b"network\n", "ecs-network")])
-def test_other_programs_stay_in_the_namespaces_of_the_host(launcher, line, name):
+@pytest.mark.parametrize("line,words", [
+    (b"image\n", ["ecs-image", "--serve"]), (b"network\n", ["ecs-network"])])  # fmt: skip
+def test_other_programs_stay_in_the_namespaces_of_the_host(launcher, line, words):
     with launcher.ask(line) as connection:
         probe = Probe(connection)
         assert probe.one("pidns") == os.readlink("/proc/self/ns/pid")
         assert probe.one("mntns") == os.readlink("/proc/self/ns/mnt")
         assert probe.all("arg") == [
-            name, "--config", str(launcher.config), "--state-dir", str(launcher.state),
+            *words, "--config", str(launcher.config), "--state-dir", str(launcher.state),
             "--runtime-dir", str(launcher.run)]
 
 

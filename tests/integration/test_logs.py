@@ -4,9 +4,12 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 import pytest
@@ -161,3 +164,485 @@ def test_lines_are_sent_while_the_container_runs(shipper):
     shipper.wait_messages("app", ["first", "begun, and ended", "third"])
     assert not stream.is_gone()
     assert stream.position()["inFlight"] == 0
+
+
+def numbered(n, start=0):
+    return [f"line {i} of a container that writes a lot {i * 7919 % 104729:06}" for i in range(start, start + n)]
+
+
+def write_slowly(stream, lines, seconds, per_record=50):
+    """Like a busy container: records now and then, for about so long."""
+    records = [lines[i : i + per_record] for i in range(0, len(lines), per_record)]
+    started = time.monotonic()
+    for i, record in enumerate(records):
+        stream.lines(*record)
+        ahead = started + seconds * i / len(records) - time.monotonic()
+        if ahead > 0:
+            time.sleep(ahead)
+    stream.end()
+
+
+def in_background(*calls):
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def repeats(messages, expected):
+    """How often something is repeated: every line must be there, and in order the first time."""
+    seen = set()
+    first = [m for m in messages if not (m in seen or seen.add(m))]
+    assert first == expected
+    return len(messages) - len(first)
+
+
+def test_fifty_thousand_lines_survive_orderly_restarts_exactly_once(shipper):
+    streams = {name: shipper.stream(name) for name in ("a", "b")}
+    lines = numbered(50000)
+    shipper.start()
+    writers = in_background(
+        lambda: write_slowly(streams["a"], lines, 6), lambda: write_slowly(streams["b"], lines, 6)
+    )
+    while any(writer.is_alive() for writer in writers):
+        time.sleep(0.7)  # how long a life lasts is what this varies
+        shipper.stop()
+        shipper.start()
+    for name, stream in streams.items():
+        shipper.wait_gone(stream)
+        assert shipper.messages(name) == lines
+    shipper.stop()
+
+
+def test_a_kill_repeats_one_batch_at_most_and_loses_nothing(shipper):
+    stream = shipper.stream("app")
+    lines = numbered(50000)
+    # Answers come late, so that a kill meets a batch that was taken and not confirmed.
+    shipper.standin.fault("logs", "delay", "PutLogEvents", delay=0.3)
+    shipper.start()
+    (writer,) = in_background(lambda: write_slowly(stream, lines, 6))
+    kills = 0
+    while writer.is_alive():
+        time.sleep(0.9)  # a kill must be able to come at any moment
+        shipper.kill()
+        kills += 1
+        shipper.start()
+    shipper.wait_gone(stream)
+    assert kills >= 3
+    puts = shipper.standin.state()["logGroups"]["g"]["app"]["puts"]
+    assert repeats(shipper.messages("app"), lines) <= kills * 10000
+    assert puts >= 5
+    shipper.stop()
+
+
+def test_a_batch_that_was_taken_before_a_kill_is_repeated_alone(shipper):
+    """The worst moment: the sink has the batch, the answer is under way, and more was written since."""
+    stream = shipper.stream("app")
+    shipper.start()
+    stream.lines("before")
+    shipper.wait_messages("app", ["before"])
+    shipper.standin.fault("logs", "hang", "PutLogEvents", when="after", count=1)
+    stream.lines("one", "two")
+    shipper.wait_messages("app", ["before", "one", "two"])
+    assert stream.position()["inFlight"] == 2
+    stream.lines("three")
+    shipper.kill()
+    shipper.start()
+    stream.end()
+    shipper.wait_gone(stream)
+    assert shipper.messages("app") == ["before", "one", "two", "one", "two", "three"]
+    assert shipper.standin.state()["logGroups"]["g"]["app"]["puts"] == 4  # they came as a batch again
+
+
+@pytest.mark.parametrize("fault", ["reset", "drop", "status", "throttle", "malformed"])
+def test_a_sink_that_fails_loses_and_repeats_nothing(shipper, fault):
+    streams = {name: shipper.stream(name) for name in ("a", "b", "c")}
+    lines = numbered(50000)
+    shipper.start()
+    streams["a"].lines("first")
+    shipper.wait_messages("a", ["first"])
+    shipper.standin.fault("logs", fault)
+    for stream in streams.values():
+        stream.lines(*lines)
+        stream.end()
+    wait_for(lambda: shipper.log().count("not delivered") >= 6, 30, shipper.log)
+    assert not any(stream.is_gone() for stream in streams.values())
+    shipper.standin.clear_faults()
+    for name, stream in streams.items():
+        shipper.wait_gone(stream)
+        assert shipper.messages(name) == (["first"] if name == "a" else []) + lines
+    shipper.stop()
+
+
+def test_an_orderly_stop_waits_for_the_answer(shipper):
+    stream = shipper.stream("app")
+    shipper.standin.fault("logs", "delay", "PutLogEvents", delay=2.0, count=1)
+    shipper.start()
+    stream.lines("one", "two")
+    wait_for(lambda: (stream.dir / "position").exists(), 10, shipper.log)
+    shipper.stop()
+    assert shipper.messages("app") == ["one", "two"]
+    assert stream.position()["inFlight"] == 0
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    assert shipper.messages("app") == ["one", "two"]
+
+
+def test_one_stream_that_hangs_delays_no_other(shipper):
+    """Many streams go to a sink that accepts connections and never answers."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(300)
+        for i in range(100):
+            options = {
+                "awslogs-group": "g", "awslogs-stream": f"deaf{i}",
+                "awslogs-endpoint": f"http://127.0.0.1:{deaf.getsockname()[1]}",
+            }  # fmt: skip
+            shipper.stream(f"deaf{i}", options=options).lines("x")
+        shipper.start()
+        good = shipper.stream("good")
+        lines = numbered(20000)
+        good.lines(*lines)
+        good.end()
+        shipper.wait_messages("good", lines, timeout=20)
+
+
+def test_group_and_stream_are_made_when_they_are_missing(shipper):
+    for create in ("true", "false"):
+        options = {
+            "awslogs-group": f"group-{create}", "awslogs-create-group": create,
+            "awslogs-stream-prefix": "web", "awslogs-force-flush-interval-seconds": "1",
+        }  # fmt: skip
+        shipper.stream("app", task=f"task-{create}", options=options).lines("hello")
+    shipper.start()
+    shipper.wait_messages("web/app/task-true", ["hello"], group="group-true")
+    wait_for(lambda: "log group does not exist" in shipper.log(), 20, shipper.log)
+    assert "group-false" not in shipper.standin.state()["logGroups"]
+    aws(shipper, "create_log_group", logGroupName="group-false")
+    shipper.wait_messages("web/app/task-false", ["hello"], group="group-false")
+
+
+def aws(shipper, operation, **arguments):
+    import boto3
+
+    environment = shipper.standin.environment()
+    client = boto3.client(
+        "logs", region_name=REGION, endpoint_url=shipper.standin.endpoint, verify=str(shipper.ca),
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )  # fmt: skip
+    return getattr(client, operation)(**arguments)
+
+
+def test_a_stream_without_a_name_is_named_by_the_container_id(shipper):
+    options = {"awslogs-group": "g", "awslogs-create-group": "true", "awslogs-format": "json/emf"}
+    stream = shipper.stream("app", options=options)
+    stream.lines("{}")
+    stream.end()
+    shipper.start()
+    shipper.wait_messages("c" * 64, ["{}"])
+    assert shipper.standin.state()["logGroups"]["g"]["c" * 64]["formats"] == ["json/emf"]
+
+
+def test_a_stream_that_was_deleted_is_made_again(shipper):
+    stream = shipper.stream("app")
+    shipper.start()
+    stream.lines("one")
+    shipper.wait_messages("app", ["one"])
+    aws(shipper, "delete_log_group", logGroupName="g")
+    stream.lines("two")
+    stream.end()
+    shipper.wait_messages("app", ["two"])
+    shipper.wait_gone(stream)
+
+
+def test_keys_are_waited_for(shipper):
+    """ecs-metadata is away, then without the keys, then has some that AWS does not know."""
+    shipper.metadata.stop()
+    shipper.metadata.path.unlink()
+    stream = shipper.stream("app", credentialsId="execution")
+    shipper.start()
+    stream.lines("one")
+    stream.end()
+    wait_for(lambda: "No such file" in shipper.log(), 10, shipper.log)
+    shipper.metadata.start()
+    wait_for(lambda: "execution" in shipper.metadata.asked, 30, shipper.log)
+    shipper.metadata.answers["execution"] = "EAGAIN"
+    wait_for(lambda: "no keys: EAGAIN" in shipper.log(), 30, shipper.log)
+    shipper.metadata.put("execution", "AKIAWRONG", "wrong")
+    wait_for(lambda: "UnrecognizedClientException" in shipper.log() or "InvalidSignature" in shipper.log(),
+             30, shipper.log)  # fmt: skip
+    assert not stream.is_gone()
+    facts = shipper.standin.facts
+    shipper.metadata.put("execution", facts["accessKeyId"], facts["secretAccessKey"])
+    shipper.wait_messages("app", ["one"])
+    shipper.wait_gone(stream)
+    shipper.standin.clear_violations()
+
+
+def test_events_that_are_too_old_do_not_stop_the_others(shipper):
+    stream = shipper.stream("app")
+    now = time.time_ns() // 1000
+    stream.lines("ancient", time_usec=now - 20 * 24 * 3600 * 1000000)
+    stream.lines("new")
+    stream.lines("from the future", time_usec=now + 24 * 3600 * 1000000)
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    assert shipper.messages("app") == ["new"]
+    assert shipper.log().count("too old or too new") == 2
+
+
+def test_json_files_are_dockers_and_rotate(shipper):
+    options = {"max-size": "100k", "max-file": "3"}
+    stream = shipper.stream("app", driver="json-file", options=options)
+    lines = numbered(8000)
+    shipper.start()
+    stream.lines(*lines[:1000])
+    directory = shipper.state / "logs" / stream.dir.parent.name
+    wait_for(lambda: (directory / "app-json.log").exists(), 10, shipper.log)
+    shipper.kill()
+    for i in range(1000, 8000, 100):
+        stream.lines(*lines[i : i + 100])
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    names = sorted(path.name for path in directory.iterdir())
+    assert names == ["app-json.log", "app-json.log.1", "app-json.log.2"]
+    found = []
+    for name in reversed(names):
+        data = (directory / name).read_bytes()
+        assert len(data) < 100 * 1024 + 200
+        assert name == "app-json.log" or len(data) >= 100 * 1024
+        found += [json.loads(line) for line in data.splitlines()]
+    assert [entry["log"] for entry in found] == [line + "\n" for line in lines[-len(found) :]]
+    assert {entry["stream"] for entry in found} == {"stdout"}
+
+
+def test_a_json_file_that_was_half_written_is_put_right(shipper):
+    stream = shipper.stream("app", driver="json-file", options={})
+    shipper.start()
+    stream.lines("one")
+    path = shipper.state / "logs" / stream.dir.parent.name / "app-json.log"
+    wait_for(lambda: path.exists() and path.read_bytes().endswith(b"\n"), 10, shipper.log)
+    wait_for(lambda: stream.position()["inFlight"] == 0, 10, shipper.log)
+    shipper.kill()
+    # As if killed in the middle of writing "two": the position says a batch of one line.
+    before = path.read_bytes()
+    position = stream.dir / "position"
+    head = json.loads(position.read_bytes())
+    head |= {"inFlight": 1, "fileBytes": len(before)}
+    position.write_text(json.dumps(head) + "\n")
+    with open(path, "ab") as file:
+        file.write(b'{"log":"tw')
+    stream.lines("two", "three")
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    logs = [json.loads(line)["log"] for line in path.read_bytes().splitlines()]
+    assert logs == ["one\n", "two\n", "three\n"]
+
+
+def test_a_damaged_position_costs_a_repeat_and_no_line(shipper):
+    stream = shipper.stream("app")
+    shipper.start()
+    stream.lines("one")
+    shipper.wait_messages("app", ["one"])
+    shipper.stop()
+    (stream.dir / "position").write_bytes(b"")
+    stream.lines("two")
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    assert shipper.messages("app") == ["one", "one", "two"]
+
+
+def test_delivered_segments_are_deleted_while_the_container_runs(shipper):
+    stream = shipper.stream("app", segment_bytes=20000)
+    shipper.start()
+    lines = numbered(5000)
+    for i in range(0, 5000, 100):
+        stream.lines(*lines[i : i + 100])
+    shipper.wait_messages("app", lines)
+    wait_for(lambda: len(stream.segments()) == 1, 10, lambda: str(stream.segments()))
+
+
+def test_it_ends_when_the_spool_is_empty(shipper):
+    shipper.arguments = ["--exit-when-idle"]
+    stream = shipper.stream("app")
+    stream.lines("one")
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    assert shipper.process.wait(timeout=60) == 0
+    shipper.process = None
+    assert shipper.messages("app") == ["one"]
+
+
+def test_an_idle_process_uses_no_cpu(shipper):
+    stream = shipper.stream("app")
+    shipper.start()
+    stream.lines("one")
+    shipper.wait_messages("app", ["one"])
+    wait_for(lambda: stream.position()["inFlight"] == 0, 10, shipper.log)
+
+    def switches():
+        status = pathlib.Path(f"/proc/{shipper.process.pid}/status").read_text()
+        return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
+
+    def is_quiet():
+        before = switches()
+        time.sleep(3)  # what is tested is that nothing happens in this time
+        return switches() == before
+
+    wait_for(is_quiet, 30, shipper.log)
+
+
+class RealWriter:
+    """Lines through lib/spool_writer, which ecs-task uses; reads its input as a container's pipe."""
+
+    def __init__(self, shipper, name, max_bytes, mode):
+        self.name = name
+        self.dir = shipper.spool / "real" / name
+        document = {
+            "taskId": "real", "containerName": name, "containerId": "c" * 64, "driver": "awslogs",
+            "credentialsId": "instance", "maxBytes": max_bytes, "mode": mode,
+            "options": {
+                "awslogs-group": "g", "awslogs-create-group": "true", "awslogs-stream": name,
+                "awslogs-force-flush-interval-seconds": "1",
+            },
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [program("tests/integration/spool_tool"), str(shipper.spool), "real", name,
+             json.dumps(document), str(max_bytes), mode],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def write(self, lines):
+        for line in lines:
+            self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        """Returns the records and bytes that the writer has dropped."""
+        self.process.stdin.close()
+        assert self.process.wait(timeout=60) == 0
+        records, size = self.process.stdout.read().split()
+        self.process.stdout.close()
+        return int(records), int(size)
+
+    def is_gone(self):
+        return not self.dir.exists()
+
+
+def test_a_blocked_container_goes_on_when_the_sink_comes_back(shipper):
+    """Four times the bound is written while the sink is down: the writer waits, nothing is lost."""
+    shipper.start()
+    shipper.standin.fault("logs", "drop")
+    writer = RealWriter(shipper, "app", 1 << 20, "blocking")
+    lines = numbered(90000)
+    assert sum(map(len, lines)) > 4 << 20
+    (thread,) = in_background(lambda: writer.write(lines))
+    wait_for(lambda: sum(f.stat().st_size for f in writer.dir.glob("*.seg")) > 900000, 30, "no room used")
+    wait_for(lambda: "not delivered (2 tries" in shipper.log(), 30, shipper.log)
+    assert thread.is_alive()
+    shipper.standin.clear_faults()
+    thread.join(timeout=60)
+    assert writer.end() == (0, 0)
+    wait_for(writer.is_gone, 60, shipper.log)
+    assert shipper.messages("app") == lines
+
+
+def test_what_a_full_buffer_drops_is_told_where_it_is_missing(shipper):
+    shipper.start()
+    shipper.standin.fault("logs", "drop")
+    writer = RealWriter(shipper, "app", 1 << 20, "non-blocking")
+    lines = numbered(40000)
+    writer.write(lines)
+    wait_for(lambda: "not delivered (2 tries" in shipper.log(), 30, shipper.log)
+    shipper.standin.clear_faults()
+    records, size = writer.end()
+    assert records > 0
+    wait_for(writer.is_gone, 60, shipper.log)
+    messages = shipper.messages("app")
+    gaps = [re.fullmatch(r"\[(\d+) records \((\d+) bytes\) of output were dropped here.*", m) for m in messages]
+    gaps = [gap for gap in gaps if gap]
+    assert sum(int(gap[1]) for gap in gaps) == records
+    assert sum(int(gap[2]) for gap in gaps) == size
+    written = set(lines)
+    whole = sum(len(m) + 1 for m in messages if m in written)
+    assert whole <= sum(len(line) + 1 for line in lines) - size
+    assert whole + size > sum(len(line) + 1 for line in lines) - 200 * (len(gaps) + 1)
+
+
+def test_a_sink_that_hangs_is_given_up_and_tried_again(shipper):
+    stream = shipper.stream("app")
+    shipper.start()
+    shipper.standin.fault("logs", "hang")
+    lines = numbered(20000)
+    stream.lines(*lines)
+    stream.end()
+    wait_for(lambda: "not delivered" in shipper.log(), 60, shipper.log)
+    shipper.standin.clear_faults()
+    shipper.wait_gone(stream)
+    assert shipper.messages("app") == lines
+
+
+def test_a_hanging_sink_does_not_delay_an_orderly_stop_for_long(shipper):
+    stream = shipper.stream("app")
+    shipper.start()
+    shipper.standin.fault("logs", "hang", "PutLogEvents")
+    stream.lines("one")
+    wait_for(lambda: (stream.dir / "position").exists() and stream.position()["inFlight"] == 1, 10, shipper.log)
+    shipper.stop()
+    shipper.standin.clear_faults()
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    assert shipper.messages("app") == ["one"]
+
+
+def test_it_runs_without_privileges_and_confined(shipper):
+    shipper.stream("app").lines("one")
+    shipper.start()
+    shipper.wait_messages("app", ["one"])
+    status = pathlib.Path(f"/proc/{shipper.process.pid}/status").read_text()
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    user = pwd.getpwnam("ecs-logs")
+    assert set(facts["Uid"].split()) == {str(user.pw_uid)}
+    assert set(facts["Gid"].split()) == {str(user.pw_gid)}
+    assert facts["Groups"].split() == []
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(facts[name], 16) == 0, name
+    assert facts["NoNewPrivs"] == "1"
+    assert facts["Seccomp"] == "2"
+    assert os.stat(f"/proc/{shipper.process.pid}/environ").st_uid == 0  # not dumpable
+
+
+def test_bad_arguments_are_refused_by_name(shipper):
+    for arguments, words in (
+        (["--frobnicate"], "--frobnicate"), (["now"], "now"), (["--state-dir"], "--state-dir"),
+    ):  # fmt: skip
+        result = subprocess.run([program("ecs-logs"), *arguments], capture_output=True, text=True)
+        assert result.returncode == 2
+        assert words in result.stderr
+    result = subprocess.run(
+        users.as_user("ecs-logs", [program("ecs-logs"), "--state-dir", "/nonexistent"]),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "/nonexistent/spool" in result.stderr
+
+
+def test_a_log_configuration_that_cannot_be_followed_leaves_the_spool_alone(shipper):
+    stream = shipper.stream("app", options={"awslogs-group": "g", "awslogs-multiline-pattern": "^x"})
+    stream.lines("one")
+    stream.end()
+    shipper.start()
+    wait_for(lambda: "awslogs-multiline-pattern is not supported" in shipper.log(), 10, shipper.log)
+    good = shipper.stream("good")
+    good.lines("two")
+    good.end()
+    shipper.wait_gone(good)
+    assert stream.segments() == ["00000001.seg"]

@@ -1,0 +1,712 @@
+/*
+ * libmicrohttpd without its sockets and threads: we accept, it parses and sends, from our loop. It
+ * says through one epoll descriptor when it has work; when it has some left it must be called again
+ * at once (its timeout is 0 then), since nothing would wake it.
+ */
+#include "iam-creds/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "iam-creds/caller.h"
+#include "lib/fd.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+
+#define ENDPOINT_ADDRESS_HOST 0xa9feaa02u /* 169.254.170.2 */
+#define ACCEPTS_PER_TURN      16
+#define DEADLINE_SLACK_USEC   100000
+
+/* Far above what any SDK asks for, and a bound all the same. */
+static const struct bucket_rate credentials_rate = {.per_second = 200000, .burst = 200000};
+static const struct bucket_rate default_rate = {.per_second = 40, .burst = 60};
+
+struct connection {
+	TAILQ_ENTRY(connection) by_age; /* in the order of their deadlines, all equally long */
+	struct http *http;
+	struct container *container; /* a reference; NULL for a stranger on the host's socket */
+	struct MHD_Connection *mhd;
+	int fd; /* MHD's; for shutdown(2) only */
+	uint64_t deadline_usec;
+	struct sockaddr_in peer;
+	/* of the request being answered */
+	bool has_begun;    /* on_request() has been told of it */
+	size_t uploaded;   /* bytes of a body, which nobody wants */
+	struct body *body; /* a reference, while it is sent */
+	char *location;    /* owned; where a request for an unclean path is sent */
+};
+
+struct listener {
+	LIST_ENTRY(listener) others;
+	struct http *http;
+	struct container *container; /* a reference; NULL for the host */
+	sd_event_source *io;
+	int fd;
+	int link_fd; /* BPF link of the host's socket, held open; -EBADF for containers */
+	bool paused; /* its task has all the connections it may have */
+};
+
+struct http {
+	sd_event *loop;
+	struct store *store;
+	struct audit *audit;
+	struct MHD_Daemon *mhd;
+	sd_event_source *io, *again, *timer;
+	struct route_config rates;
+	struct container *strangers;
+	int diag_fd;
+	LIST_HEAD(, listener) listeners;
+	TAILQ_HEAD(connections, connection) connections;
+	unsigned n_connections;
+	struct connection *starting; /* while MHD_add_connection() runs */
+};
+
+/* Connections */
+
+static struct task *task_of(const struct connection *c)
+{
+	return c->container ? c->container->task : c->http->strangers->task;
+}
+
+static void end_request(struct connection *c)
+{
+	c->body = body_unref(c->body);
+	free(c->location);
+	c->location = NULL;
+	c->has_begun = false;
+	c->uploaded = 0;
+}
+
+static void connection_free(struct connection *c)
+{
+	if (!c)
+		return;
+	end_request(c);
+	task_of(c)->n_connections--;
+	c->http->n_connections--;
+	TAILQ_REMOVE(&c->http->connections, c, by_age);
+	container_unref(c->container);
+	free(c);
+}
+
+/* The other end sees the connection close; MHD notices and lets go of it. */
+static void connection_close(struct connection *c)
+{
+	(void)shutdown(c->fd, SHUT_RDWR); /* ENOTCONN: the peer was quicker */
+}
+
+static int set_timer(struct http *http)
+{
+	const struct connection *first = TAILQ_FIRST(&http->connections);
+
+	if (!first)
+		return sd_event_source_set_enabled(http->timer, SD_EVENT_OFF);
+	sd_event_source_set_time(http->timer, first->deadline_usec);
+	return sd_event_source_set_enabled(http->timer, SD_EVENT_ONESHOT);
+}
+
+/* To the end of the line, with a whole new period. The timer follows when it fires. */
+static void restart_deadline(struct connection *c)
+{
+	c->deadline_usec = now_usec() + HTTP_REQUEST_USEC;
+	TAILQ_REMOVE(&c->http->connections, c, by_age);
+	TAILQ_INSERT_TAIL(&c->http->connections, c, by_age);
+}
+
+static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct http *http = userdata;
+	uint64_t now = now_usec();
+	struct connection *c;
+
+	(void)source;
+	(void)usec;
+	while ((c = TAILQ_FIRST(&http->connections)) && c->deadline_usec <= now) {
+		connection_close(c);
+		restart_deadline(c); /* MHD closes it long before that */
+	}
+	return set_timer(http);
+}
+
+/* Sockets that wait because of their task's bound are looked at again. */
+static void resume_listeners(struct http *http, const struct task *task)
+{
+	struct listener *l;
+
+	LIST_FOREACH(l, &http->listeners, others)
+	{
+		if (!l->paused ||
+		    (l->container ? l->container->task : http->strangers->task) != task)
+			continue;
+		l->paused = false;
+		(void)sd_event_source_set_enabled(l->io, SD_EVENT_ON);
+	}
+}
+
+static void notify_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                              enum MHD_ConnectionNotificationCode code)
+{
+	struct http *http = cls;
+	struct connection *c = *context;
+
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		c = http->starting;
+		http->starting = NULL;
+		c->mhd = mhd;
+		*context = c;
+		return;
+	}
+	if (c) {
+		const struct task *task = task_of(c);
+
+		if (task->n_connections == HTTP_TASK_CONNECTIONS_MAX)
+			resume_listeners(http, task);
+		connection_free(c);
+		*context = NULL;
+	}
+}
+
+/* Requests */
+
+static struct connection *connection_of(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
+/* The first word of a request: its target before decoding. The result is what on_request() gets as
+ * *con_cls. */
+static void *on_target(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+	struct connection *c = connection_of(mhd);
+
+	(void)cls;
+	if (!c)
+		return NULL;
+	end_request(c);
+	if (target[0] == '/')
+		c->location = route_clean_target(target);
+	return c;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+	struct connection *c = *con_cls;
+
+	(void)cls;
+	(void)mhd;
+	(void)code;
+	if (c) {
+		end_request(c);
+		restart_deadline(c);
+	}
+	*con_cls = NULL;
+}
+
+static void add_rate_headers(const struct connection *c, struct MHD_Response *response,
+                             const char *remote)
+{
+	char limit[32];
+
+	snprintf(limit, sizeof(limit), "%.2f", (double)c->http->rates.metadata.per_second);
+	(void)MHD_add_response_header(response, "X-Rate-Limit-Limit", limit);
+	(void)MHD_add_response_header(response, "X-Rate-Limit-Duration", "1");
+	(void)MHD_add_response_header(response, "X-Rate-Limit-Request-Remote-Addr", remote);
+}
+
+/* Gives the answer to MHD; the connection holds the body until it is sent. */
+static enum MHD_Result send_answer(struct connection *c, const struct answer *answer,
+                                   const char *remote)
+{
+	struct MHD_Response *response;
+	enum MHD_Result result;
+
+	c->body = body_ref(answer->body);
+	response = MHD_create_response_from_buffer(body_len(c->body), (void *)body_bytes(c->body),
+	                                           MHD_RESPMEM_PERSISTENT);
+	if (!response)
+		return MHD_NO;
+	(void)MHD_add_response_header(response, "Content-Type",
+	                              answer->type == ANSWER_JSON ? "application/json"
+	                                                          : "text/plain; charset=utf-8");
+	if (answer->limited || !answer->audit_path)
+		add_rate_headers(c, response, remote);
+	result = MHD_queue_response(c->mhd, answer->status, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
+static enum MHD_Result send_redirect(struct connection *c)
+{
+	struct MHD_Response *response =
+		MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+	enum MHD_Result result;
+
+	if (!response)
+		return MHD_NO;
+	result = MHD_add_response_header(response, "Location", c->location);
+	if (result == MHD_YES)
+		result = MHD_queue_response(c->mhd, 301, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
+static void audit(struct connection *c, const struct answer *answer, const char *path,
+                  const char *remote, uint64_t now)
+{
+	struct audit_request request = {
+		.status = answer->status,
+		.remote = remote,
+		.path = answer->audit_path ? answer->audit_path : path,
+		.user_agent = MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "User-Agent"),
+		.credentials = answer->credentials,
+		.now_realtime_usec = now};
+
+	if (answer->audit_path || answer->limited)
+		audit_write(c->http->audit, &request);
+}
+
+static enum MHD_Result answer_request(struct http *http, struct connection *c, const char *path)
+{
+	struct route_request request;
+	struct answer answer;
+	char remote[INET_ADDRSTRLEN + 8];
+	enum MHD_Result result;
+
+	request = (struct route_request){
+		.container = c->container,
+		.path = path,
+		.id_argument = MHD_lookup_connection_value(c->mhd, MHD_GET_ARGUMENT_KIND, "id"),
+		.now_usec = now_usec(),
+		.now_realtime_usec = now_realtime_usec()};
+	if (route_answer(http->store, &http->rates, http->strangers, &request, &answer) < 0)
+		return MHD_NO;
+	snprintf(remote, sizeof(remote), "%s:%u", inet_ntoa(c->peer.sin_addr),
+	         ntohs(c->peer.sin_port));
+	audit(c, &answer, path, remote, request.now_realtime_usec);
+	result = send_answer(c, &answer, remote);
+	answer_done(&answer);
+	return result;
+}
+
+/*
+ * Called when the headers are complete, for each part of a body, and when all is there. MHD keeps
+ * the connection only if the answer comes last. Any method is answered alike.
+ */
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *path,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_size, void **con_cls)
+{
+	struct http *http = cls;
+	struct connection *c = *con_cls;
+
+	(void)mhd;
+	(void)method;
+	(void)version;
+	(void)upload;
+	if (!c)
+		return MHD_NO;
+	if (!c->has_begun) {
+		c->has_begun = true;
+		return MHD_YES;
+	}
+	if (*upload_size > 0) {
+		c->uploaded += *upload_size;
+		*upload_size = 0;
+		return c->uploaded > HTTP_BODY_BYTES_MAX ? MHD_NO : MHD_YES;
+	}
+	return c->location ? send_redirect(c) : answer_request(http, c, path);
+}
+
+/* MHD on our loop */
+
+static int run_mhd(struct http *http)
+{
+	MHD_UNSIGNED_LONG_LONG timeout;
+
+	(void)MHD_run(http->mhd); /* fails on a daemon of another kind only */
+	if (MHD_get_timeout(http->mhd, &timeout) == MHD_YES && timeout == 0)
+		return sd_event_source_set_enabled(http->again, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+static int on_mhd_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	(void)source;
+	(void)fd;
+	(void)revents;
+	return run_mhd(userdata);
+}
+
+static int on_mhd_again(sd_event_source *source, void *userdata)
+{
+	(void)source;
+	return run_mhd(userdata);
+}
+
+static void on_mhd_log(void *cls, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
+static void on_mhd_log(void *cls, const char *fmt, va_list ap)
+{
+	char text[512];
+
+	(void)cls;
+	if (!log_is_on(LOG_DEBUG))
+		return;
+	vsnprintf(text, sizeof(text), fmt, ap);
+	text[strcspn(text, "\n")] = '\0';
+	log_debug(NULL, "http: %s", text);
+}
+
+static int start_mhd(struct http *http, struct err *err)
+{
+	const union MHD_DaemonInfo *info;
+	int r;
+
+	http->mhd = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+		on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
+		MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http, MHD_OPTION_NOTIFY_COMPLETED,
+		on_completed, http, MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_REQUEST_BYTES_MAX,
+		MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX + 16, MHD_OPTION_END);
+	if (!http->mhd)
+		return err_text(err, -ENOMEM, "start libmicrohttpd");
+	info = MHD_get_daemon_info(http->mhd, MHD_DAEMON_INFO_EPOLL_FD);
+	if (!info)
+		return err_text(err, -EOPNOTSUPP, "libmicrohttpd has no epoll");
+
+	r = sd_event_add_io(http->loop, &http->io, info->epoll_fd, EPOLLIN, on_mhd_io, http);
+	if (r >= 0)
+		r = sd_event_add_defer(http->loop, &http->again, on_mhd_again, http);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(http->again, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time(http->loop, &http->timer, CLOCK_MONOTONIC, 0,
+		                      DEADLINE_SLACK_USEC, on_deadline, http);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(http->timer, SD_EVENT_OFF);
+	return r < 0 ? err_set(err, r, "put libmicrohttpd on the event loop") : 0;
+}
+
+/* Accepting */
+
+static bool is_endpoint_address(const struct sockaddr_in *a)
+{
+	return a->sin_family == AF_INET && ntohl(a->sin_addr.s_addr) == ENDPOINT_ADDRESS_HOST;
+}
+
+/* On the host's socket: whose cgroup the connection was made in. NULL for processes of the host. */
+static struct container *find_caller(struct http *http, int fd, const struct sockaddr_in *peer)
+{
+	struct sockaddr_in local;
+	socklen_t n = sizeof(local);
+	uint64_t id;
+	int r;
+
+	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
+		return NULL;
+	r = caller_cgroup(http->diag_fd, peer, &local, &id);
+	if (r < 0) {
+		log_debug(NULL, "cannot tell who has connected: %s", strerror(-r));
+		return NULL;
+	}
+	return store_find_cgroup(http->store, id);
+}
+
+/* Makes room when all connections are taken: false when it is this task that has too many. */
+static bool make_room(struct http *http, const struct task *task)
+{
+	struct connection *c, *victim = NULL;
+
+	if (http->n_connections < HTTP_CONNECTIONS_MAX)
+		return true;
+	TAILQ_FOREACH(c, &http->connections, by_age)
+	{
+		if (!victim || task_of(c)->n_connections > task_of(victim)->n_connections)
+			victim = c;
+	}
+	if (!victim || task_of(victim)->n_connections <= task->n_connections + 1)
+		return false;
+	connection_close(victim);
+	(void)run_mhd(http); /* lets it go now */
+	return http->n_connections < HTTP_CONNECTIONS_MAX;
+}
+
+/* Takes fd. */
+static int add_connection(struct http *http, struct container *container, int fd,
+                          const struct sockaddr_in *peer)
+{
+	struct connection *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		fd_close(fd);
+		return -ENOMEM;
+	}
+	*c = (struct connection){.http = http,
+	                         .container = container_ref(container),
+	                         .fd = fd,
+	                         .deadline_usec = now_usec() + HTTP_REQUEST_USEC,
+	                         .peer = *peer};
+	TAILQ_INSERT_TAIL(&http->connections, c, by_age);
+	task_of(c)->n_connections++;
+	http->n_connections++;
+
+	http->starting = c;
+	if (MHD_add_connection(http->mhd, fd, (const struct sockaddr *)peer, sizeof(*peer)) !=
+	    MHD_YES) {
+		/* MHD has closed fd. If it got as far as to start, it has also ended the
+		 * connection. */
+		if (http->starting == c)
+			connection_free(c);
+		http->starting = NULL;
+		return -ENOMEM;
+	}
+	if (TAILQ_FIRST(&http->connections) == c)
+		return set_timer(http);
+	return 0;
+}
+
+/* 1 when a connection was taken off the queue, 0 when there was none. */
+static int accept_one(struct listener *l)
+{
+	struct http *http = l->http;
+	struct sockaddr_in peer;
+	socklen_t n = sizeof(peer);
+	_cleanup_close_ int fd =
+		accept4(l->fd, (struct sockaddr *)&peer, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct container *container = l->container;
+	const struct task *task;
+
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			log_warning(NULL, -errno, "accept a connection");
+		return 0;
+	}
+	if (n != sizeof(peer) || !is_endpoint_address(&peer))
+		return 1;
+	if (!container)
+		container = find_caller(http, fd, &peer);
+	task = container ? container->task : http->strangers->task;
+	if (task->n_connections < HTTP_TASK_CONNECTIONS_MAX && make_room(http, task))
+		(void)add_connection(http, container, TAKE_FD(fd),
+		                     &peer); /* no memory: it is closed */
+	return 1;
+}
+
+static int on_connections(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct listener *l = userdata;
+
+	(void)fd;
+	(void)revents;
+	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+		/* What waits in the queue is its own task's loss only. */
+		if (l->container &&
+		    l->container->task->n_connections >= HTTP_TASK_CONNECTIONS_MAX) {
+			l->paused = true;
+			return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+		}
+		if (accept_one(l) == 0)
+			break;
+	}
+	return 0;
+}
+
+static void listener_free(struct listener *l)
+{
+	LIST_REMOVE(l, others);
+	sd_event_source_disable_unref(l->io);
+	fd_close(l->fd);
+	fd_close(l->link_fd);
+	container_unref(l->container);
+	free(l);
+}
+
+static int check_socket(int fd, struct err *err)
+{
+	struct sockaddr_in address;
+	socklen_t n = sizeof(address), value_n;
+	int value = 0;
+
+	value_n = sizeof(value);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &value, &value_n) < 0 || !value)
+		return err_text(err, -EINVAL, "the descriptor is no listening socket");
+	value_n = sizeof(value);
+	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &value_n) < 0 || value != IPPROTO_TCP)
+		return err_text(err, -EINVAL, "the descriptor is no TCP socket");
+	if (getsockname(fd, (struct sockaddr *)&address, &n) < 0 || n != sizeof(address) ||
+	    !is_endpoint_address(&address))
+		return err_text(err, -EINVAL, "the socket does not listen at 169.254.170.2");
+	return 0;
+}
+
+/* Takes both descriptors. */
+static int listen_to(struct http *http, struct container *container, int fd, int link_fd,
+                     struct err *err)
+{
+	_cleanup_close_ int owned_fd = fd, owned_link_fd = link_fd;
+	struct listener *l;
+	int r;
+
+	r = check_socket(fd, err);
+	if (r < 0)
+		return r;
+	r = fd_set_nonblock(fd, true);
+	if (r < 0)
+		return err_set(err, r, "set up the socket");
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return err_oom(err);
+	l->http = http;
+	l->container = container_ref(container);
+	l->fd = TAKE_FD(owned_fd);
+	l->link_fd = TAKE_FD(owned_link_fd);
+	LIST_INSERT_HEAD(&http->listeners, l, others);
+	r = sd_event_add_io(http->loop, &l->io, l->fd, EPOLLIN, on_connections, l);
+	if (r < 0) {
+		listener_free(l);
+		return err_set(err, r, "watch the socket");
+	}
+	return 0;
+}
+
+static struct listener *find_listener(const struct http *http, const struct container *container)
+{
+	struct listener *l;
+
+	LIST_FOREACH(l, &http->listeners, others)
+	{
+		if (l->container == container)
+			return l;
+	}
+	return NULL;
+}
+
+/* The one before goes when the new one is there. */
+static int replace_listener(struct http *http, struct container *container, int fd, int link_fd,
+                            struct err *err)
+{
+	struct listener *before = find_listener(http, container);
+	int r = listen_to(http, container, fd, link_fd, err);
+
+	if (r == 0 && before)
+		listener_free(before);
+	return r;
+}
+
+int http_serve(struct http *http, struct container *container, int fd, struct err *err)
+{
+	return replace_listener(http, container, fd, -EBADF, err);
+}
+
+int http_serve_host(struct http *http, int fd, int link_fd, struct err *err)
+{
+	return replace_listener(http, NULL, fd, link_fd, err);
+}
+
+bool http_has_host(const struct http *http)
+{
+	return find_listener(http, NULL) != NULL;
+}
+
+void http_release(struct http *http, const struct task *task)
+{
+	struct listener *next;
+	struct connection *c;
+
+	for (struct listener *l = LIST_FIRST(&http->listeners); l; l = next) {
+		next = LIST_NEXT(l, others);
+		if (l->container && l->container->task == task)
+			listener_free(l);
+	}
+	TAILQ_FOREACH(c, &http->connections, by_age)
+	{
+		if (c->container && c->container->task == task)
+			connection_close(c);
+	}
+	/* Open sockets would keep the network namespace of the task. */
+	(void)run_mhd(http);
+}
+
+void http_set_rates(struct http *http, const struct bucket_rate *metadata)
+{
+	http->rates.metadata = *metadata;
+}
+
+/* Strangers share the buckets of a container that does not exist. */
+static int make_strangers(struct http *http)
+{
+	struct task *task = calloc(1, sizeof(*task));
+
+	if (!task)
+		return -ENOMEM;
+	task->refs = 1;
+	task->released = true;
+	http->strangers = calloc(1, sizeof(*http->strangers));
+	if (!http->strangers) {
+		task_unref(task);
+		return -ENOMEM;
+	}
+	http->strangers->refs = 1;
+	http->strangers->task = task;
+	return 0;
+}
+
+int http_new(sd_event *loop, struct store *store, struct audit *a, struct http **ret,
+             struct err *err)
+{
+	_cleanup_(http_freep) struct http *http = calloc(1, sizeof(*http));
+	int r;
+
+	if (!http)
+		return err_oom(err);
+	http->loop = sd_event_ref(loop);
+	http->store = store;
+	http->audit = a;
+	http->diag_fd = -EBADF;
+	http->rates =
+		(struct route_config){.metadata = default_rate, .credentials = credentials_rate};
+	LIST_INIT(&http->listeners);
+	TAILQ_INIT(&http->connections);
+	if (make_strangers(http) < 0)
+		return err_oom(err);
+	http->diag_fd = caller_open(err);
+	if (http->diag_fd < 0)
+		return http->diag_fd;
+	r = start_mhd(http, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(http);
+	return 0;
+}
+
+struct http *http_free(struct http *http)
+{
+	struct listener *l;
+
+	if (!http)
+		return NULL;
+	while ((l = LIST_FIRST(&http->listeners)))
+		listener_free(l);
+	sd_event_source_disable_unref(http->io);
+	sd_event_source_disable_unref(http->again);
+	if (http->mhd)
+		MHD_stop_daemon(http->mhd); /* ends every connection */
+	sd_event_source_disable_unref(http->timer);
+	fd_close(http->diag_fd);
+	container_unref(http->strangers);
+	sd_event_unref(http->loop);
+	free(http);
+	return NULL;
+}

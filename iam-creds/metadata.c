@@ -1,0 +1,139 @@
+/*
+ * ecs-metadata: the one store of credentials and the server of 169.254.170.2. Runs as the user
+ * ecs-metadata without capabilities, confined before it reads anything, and keeps all in memory.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "iam-creds/audit.h"
+#include "iam-creds/control.h"
+#include "iam-creds/http.h"
+#include "iam-creds/protocol.h"
+#include "iam-creds/store.h"
+#include "lib/confine.h"
+#include "lib/fd.h"
+#include "lib/ipc.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+#include "lib/options.h"
+
+#define DESCRIPTORS 8192 /* connections, endpoint sockets of many tasks, and some */
+
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= DESCRIPTORS)
+		return;
+	limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		log_warning(NULL, -errno, "raise the limit of open descriptors");
+}
+
+static int give_up_privileges(struct err *err)
+{
+	static const char *const no_more[] = {NULL};
+	const struct confinement confinement = {
+		.user = geteuid() == 0 ? "ecs-metadata" : NULL, .syscalls = no_more, .kill = true};
+	int r;
+
+	r = confine(&confinement, err);
+	/* After the change of user, which makes a process dumpable again. */
+	return r < 0 ? r : confine_no_dumps(err);
+}
+
+static int look_up_users(struct control_config *config, struct err *err)
+{
+	gid_t gid;
+	int r;
+
+	r = user_lookup("ecs-agent", &config->agent_uid, &gid, err);
+	if (r == 0)
+		r = user_lookup("ecs-logs", &config->logs_uid, &gid, err);
+	if (r == 0)
+		r = user_lookup("ecs-image", &config->image_uid, &gid, err);
+	return r;
+}
+
+/* Anyone may connect, since several users must; who may ask is decided by SO_PEERCRED. */
+static int listen_for_control(const struct options *options, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/%s", options->runtime_dir, METADATA_SOCKET) >=
+	    (int)sizeof(path))
+		return err_text(err, -ENAMETOOLONG, "runtime directory %s is too long",
+		                options->runtime_dir);
+	return ipc_listen(path, 0666, (gid_t)-1, err);
+}
+
+static int run(const struct options *options, struct err *err)
+{
+	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
+	_cleanup_(store_freep) struct store *store = NULL;
+	_cleanup_(audit_freep) struct audit *audit = NULL;
+	_cleanup_(http_freep) struct http *http = NULL;
+	_cleanup_(control_freep) struct control *control = NULL;
+	struct control_config config = {0};
+	int fd, r;
+
+	r = give_up_privileges(err);
+	if (r == 0)
+		r = look_up_users(&config, err);
+	if (r == 0)
+		r = loop_new(&loop, err);
+	if (r < 0)
+		return r;
+	raise_descriptor_limit();
+	if (store_new(&store) < 0 || audit_new(&audit) < 0)
+		return err_oom(err);
+	r = http_new(loop, store, audit, &http, err);
+	if (r < 0)
+		return r;
+
+	fd = listen_for_control(options, err);
+	if (fd < 0)
+		return fd;
+	config.store = store;
+	config.http = http;
+	config.audit = audit;
+	r = control_new(loop, fd, &config, &control, err);
+	if (r < 0)
+		return r;
+
+	(void)sd_notify(0, "READY=1"); /* no service manager is fine */
+	log_info(NULL, "ready");
+	r = sd_event_loop(loop);
+	return r < 0 ? err_set(err, r, "event loop") : 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *level = getenv("ECS_LOGLEVEL");
+	struct options options;
+	struct err err = {0};
+	int r, first;
+
+	log_init("ecs-metadata");
+	if (level && log_set_level(level) < 0)
+		log_warning(
+			NULL, 0,
+			"ECS_LOGLEVEL \"%s\" must be crit, error, warn, info or debug; using info",
+			level);
+	r = options_parse(argc, argv, "ecs-metadata [OPTION]...", NULL, 0, &options, &first, &err);
+	if (r == 0 && first < argc)
+		r = err_text(&err, -EINVAL, "ecs-metadata takes no argument: %s", argv[first]);
+	if (r == 0)
+		r = run(&options, &err);
+	if (r < 0) {
+		log_err(NULL, 0, "%s", err.text);
+		return EXIT_FAILURE;
+	}
+	return EXIT_SUCCESS;
+}
