@@ -162,7 +162,8 @@ static _Noreturn void run_child(const struct fetch_options *options, int parent_
 
 	r = fetch_layer(&child, &err);
 	if (r < 0) {
-		r = ipc_conn_send_error(child.parent, NULL, r, &err);
+		/* ETIME is a word among ourselves, for a limit of the request's. */
+		r = ipc_conn_send_error(child.parent, NULL, r == -ETIME ? -ETIMEDOUT : r, &err);
 	} else {
 		done = ipc_message_new("done", NULL);
 		r = done ? ipc_conn_send(child.parent, done, NULL, 0) : -ENOMEM;

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,11 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int open_images(const char *state_dir, int *ret_fd, struct err *err)
+static int open_images(const char *state_dir, char path[static PATH_MAX], int *ret_fd,
+                       struct err *err)
 {
-	char path[4096];
-
-	if (snprintf(path, sizeof(path), "%s/images", state_dir) >= (int)sizeof(path))
+	if (snprintf(path, PATH_MAX, "%s/images", state_dir) >= PATH_MAX)
 		return err_text(err, -ENAMETOOLONG, "state directory %.60s... is too long",
 		                state_dir);
 	/* ecs-launcher makes both; by hand this may be the first program that runs. */
@@ -57,6 +57,7 @@ int halves_run(const struct options *options, int client_fd, struct err *err)
 	_cleanup_close_ int client = client_fd, images_fd = -EBADF, ours = -EBADF, theirs = -EBADF;
 	_cleanup_(envfile_freep) struct envfile *config = NULL;
 	struct http_settings settings;
+	char path[PATH_MAX];
 	int fds[2], status = 0, r;
 	pid_t pid;
 
@@ -64,7 +65,7 @@ int halves_run(const struct options *options, int client_fd, struct err *err)
 	if (r < 0)
 		return err_prefix(err, r, "%s", options->config);
 	http_settings_load(config, &settings);
-	r = open_images(options->state_dir, &images_fd, err);
+	r = open_images(options->state_dir, path, &images_fd, err);
 	if (r < 0)
 		return r;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
@@ -84,7 +85,7 @@ int halves_run(const struct options *options, int client_fd, struct err *err)
 	theirs = fd_close(theirs);
 
 	(void)signal(SIGPIPE, SIG_IGN);
-	r = unpack_serve(TAKE_FD(ours), TAKE_FD(images_fd), err);
+	r = unpack_serve(TAKE_FD(ours), TAKE_FD(images_fd), path, err);
 	if (r < 0)
 		(void)kill(pid, SIGKILL); /* it would wait for answers */
 	if (waitpid(pid, &status, 0) == pid && r == 0 && status != 0)

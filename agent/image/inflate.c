@@ -91,6 +91,7 @@ static int gzip_member(struct inflater *inflater, const unsigned char **bytes, s
                        struct err *err)
 {
 	struct inflate_state *gzip = &inflater->gzip;
+	size_t produced;
 	int r;
 
 	/* No piece is larger than curl's buffer, far below 4 GiB. */
@@ -102,12 +103,13 @@ static int gzip_member(struct inflater *inflater, const unsigned char **bytes, s
 		r = isal_inflate(gzip);
 		if (r != ISAL_DECOMP_OK && r != ISAL_END_INPUT)
 			return err_text(err, -EBADMSG, "layer is no valid gzip stream (%d)", r);
-		r = inflater->sink(inflater->output, OUTPUT_BYTES - gzip->avail_out,
-		                   inflater->userdata);
+		produced = OUTPUT_BYTES - gzip->avail_out;
+		r = inflater->sink(inflater->output, produced, inflater->userdata);
 		if (r < 0)
 			return r;
 		inflater->complete = gzip->block_state == ISAL_BLOCK_FINISH;
-	} while (!inflater->complete && (gzip->avail_in > 0 || gzip->avail_out == 0));
+		/* It keeps output and the trailer back, and gives them out without new input. */
+	} while (!inflater->complete && (gzip->avail_in > 0 || produced > 0));
 	*bytes = gzip->next_in;
 	*n = gzip->avail_in;
 	return 0;
@@ -124,6 +126,7 @@ static int gzip_member(struct inflater *inflater, const unsigned char **bytes, s
                        struct err *err)
 {
 	z_stream *gzip = &inflater->gzip;
+	size_t produced;
 	int r;
 
 	gzip->next_in = (unsigned char *)*bytes;
@@ -136,11 +139,11 @@ static int gzip_member(struct inflater *inflater, const unsigned char **bytes, s
 			return err_text(err, -EBADMSG, "layer is no valid gzip stream: %s",
 			                gzip->msg ? gzip->msg : "damaged");
 		inflater->complete = r == Z_STREAM_END;
-		r = inflater->sink(inflater->output, OUTPUT_BYTES - gzip->avail_out,
-		                   inflater->userdata);
+		produced = OUTPUT_BYTES - gzip->avail_out;
+		r = inflater->sink(inflater->output, produced, inflater->userdata);
 		if (r < 0)
 			return r;
-	} while (!inflater->complete && (gzip->avail_in > 0 || gzip->avail_out == 0));
+	} while (!inflater->complete && (gzip->avail_in > 0 || produced > 0));
 	*bytes = gzip->next_in;
 	*n = gzip->avail_in;
 	return 0;
@@ -214,6 +217,15 @@ int inflater_feed(struct inflater *inflater, const void *bytes, size_t n, struct
 
 int inflater_finish(struct inflater *inflater, struct err *err)
 {
+	const unsigned char *nothing = NULL;
+	size_t n = 0;
+	int r;
+
+	if (!inflater->complete && inflater->compression == LAYER_GZIP) {
+		r = gzip_member(inflater, &nothing, &n, err);
+		if (r < 0)
+			return r;
+	}
 	if (!inflater->complete)
 		return err_text(err, -EBADMSG, "compressed layer is cut off");
 	return 0;

@@ -450,7 +450,7 @@ static int pull_image(struct pull *pull, struct json_object *request,
 
 	r = parse_request(pull, request, err);
 	if (r < 0)
-		return r;
+		return r == -ENOMEM ? r : -EINVAL;
 
 	pull->limits.deadline_usec = start + pull->manifest_timeout_usec;
 	r = open_registry(pull, err);
@@ -480,8 +480,8 @@ static int pull_image(struct pull *pull, struct json_object *request,
 static void add_hint(int r, struct err *err)
 {
 	static const char cannot[] = "The task can\u2019t pull the image.";
-	bool is_network = r == -ETIMEDOUT || r == -EHOSTUNREACH || r == -ECONNREFUSED ||
-	                  strstr(err->text, "request canceled while waiting for connection");
+	bool is_network = strstr(err->text, "request canceled while waiting for connection") ||
+	                  strstr(err->text, "no connection to registry");
 
 	if (strstr(err->text, "is not authorized to perform: ecr:BatchGetImage on resource"))
 		(void)err_prefix(err, r,

@@ -206,10 +206,11 @@ int reference_parse(const char *text, struct reference *ret, struct err *err)
 		                REFERENCE_NAME_MAX);
 	for (const char *p = text; *p; p++)
 		if (*p <= ' ' || *p > '~')
-			return err_text(err, -EINVAL,
-			                "image reference has a byte 0x%02x, which is no letter, "
-			                "digit or one of ./:@_-",
-			                (unsigned char)*p);
+			return err_text(
+				err, -EINVAL,
+				"image reference \"%.*s\" goes on with a byte 0x%02x, which "
+				"is no letter, digit or one of ./:@_-",
+				(int)(p - text), text, (unsigned char)*p);
 
 	if (at) {
 		r = digest_parse(at + 1, &ref.digest, err);

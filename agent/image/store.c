@@ -343,7 +343,11 @@ int store_image_put(struct store *store, struct json_object *record, struct err 
 		return err_text(err, -EINVAL, "image record is over the limit of %d bytes",
 		                STORE_RECORD_BYTES_MAX);
 	record_name(reference, name);
+	/* Two pulls of one image may come here at once, and would share a temporary name. */
+	if (flock(store->index_fd, LOCK_EX) < 0)
+		return err_set(err, -errno, "lock index of the image store");
 	r = file_replace(store->index_fd, name, text, len, 0600);
+	(void)flock(store->index_fd, LOCK_UN);
 	return r < 0 ? err_set(err, r, "write image record") : 0;
 }
 

@@ -173,6 +173,8 @@ static int on_progress(void *userdata, curl_off_t total, curl_off_t now_bytes, c
 
 	(void)total;
 	(void)up_total;
+	if (transfer->stop < 0)
+		return 1; /* libcurl comes by here once more on its way out */
 	transfer->stop = check_limits(transfer->limits, &transfer->stop_err);
 	if (transfer->stop < 0)
 		return 1;
@@ -488,6 +490,9 @@ static int result_of(struct transfer *transfer, CURLcode code, struct err *err)
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
 		if (table[i].code == code)
 			r = table[i].r;
+	if (r == -ECONNREFUSED || r == -EHOSTUNREACH)
+		return err_text(err, r, "no connection to registry %s: %s", transfer->server,
+		                words);
 	if (r == -ETIMEDOUT)
 		return err_text(err, r, "request canceled while waiting for connection to %s: %s",
 		                transfer->server, words);

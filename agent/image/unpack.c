@@ -37,6 +37,7 @@ struct worker {
 };
 
 struct unpacker {
+	const char *path; /* of the store, for errors */
 	struct store *store;
 	struct ipc_conn *conn;
 	struct worker workers[UNPACK_WORKERS_MAX];
@@ -83,6 +84,15 @@ static int send_type(struct ipc_conn *conn, const char *type, struct json_object
 	return message ? ipc_conn_send(conn, message, NULL, 0) : -ENOMEM;
 }
 
+/* A full disk is for the operator to mend, who has to know which one. */
+static int send_error(const struct unpacker *unpacker, struct ipc_conn *conn,
+                      struct json_object *request, int code, struct err *err)
+{
+	if (code == -ENOSPC || code == -EDQUOT)
+		(void)err_prefix(err, code, "%s", unpacker->path);
+	return ipc_conn_send_error(conn, request, code == -EDQUOT ? -ENOSPC : code, err);
+}
+
 static int get_digest(struct json_object *request, const char *name, struct digest *ret,
                       struct err *err)
 {
@@ -120,16 +130,17 @@ static int unpack_locked(struct store *store, const struct digest *layer, int ta
 }
 
 /* The story of one worker: wait for the turn, unpack, commit, tell. */
-static int unpack_layer(struct store *store, const struct digest *layer, int tar_fd,
+static int unpack_layer(struct unpacker *unpacker, const struct digest *layer, int tar_fd,
                         struct ipc_conn *conn)
 {
+	struct store *store = unpacker->store;
 	_cleanup_close_ int lock_fd = -EBADF, root_fd = -EBADF;
 	struct err err = {};
 	int r;
 
 	r = store_layer_begin(store, layer, &lock_fd, &root_fd, &err);
 	if (r < 0)
-		return ipc_conn_send_error(conn, NULL, r, &err);
+		return send_error(unpacker, conn, NULL, r, &err);
 	if (r > 0)
 		return send_type(conn, "unpacked", NULL);
 
@@ -138,7 +149,7 @@ static int unpack_layer(struct store *store, const struct digest *layer, int tar
 		r = unpack_locked(store, layer, tar_fd, root_fd, &err);
 	store_layer_discard(store, layer);
 	if (r < 0)
-		return ipc_conn_send_error(conn, NULL, r, &err);
+		return send_error(unpacker, conn, NULL, r, &err);
 	return send_type(conn, "unpacked", NULL);
 }
 
@@ -154,7 +165,7 @@ static _Noreturn void run_worker(struct unpacker *unpacker, const struct digest 
 	unpacker->conn = ipc_conn_free(unpacker->conn);
 	r = ipc_conn_new(socket_fd, 64 * 1024, false, &conn);
 	if (r == 0)
-		r = unpack_layer(unpacker->store, layer, tar_fd, conn);
+		r = unpack_layer(unpacker, layer, tar_fd, conn);
 	_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
@@ -357,7 +368,7 @@ static int dispatch(struct unpacker *unpacker, struct ipc_message *msg)
 		if (r == -EPROTO)
 			return r;
 		if (r < 0)
-			return ipc_conn_send_error(unpacker->conn, msg->body, r, &err);
+			return send_error(unpacker, unpacker->conn, msg->body, r, &err);
 		return answer ? ipc_conn_send(unpacker->conn, answer, NULL, 0) : 0;
 	}
 	return -EPROTO;
@@ -452,9 +463,9 @@ static void unpacker_done(struct unpacker *unpacker)
 	unpacker->store = store_free(unpacker->store);
 }
 
-int unpack_serve(int conn_fd, int images_fd, struct err *err)
+int unpack_serve(int conn_fd, int images_fd, const char *path, struct err *err)
 {
-	_cleanup_(unpacker_done) struct unpacker unpacker = {};
+	_cleanup_(unpacker_done) struct unpacker unpacker = {.path = path};
 	int r;
 
 	r = ipc_conn_new(conn_fd, 0, false, &unpacker.conn);

@@ -28,6 +28,7 @@
 
 /*
  * Confine this process and serve conn_fd (taken) until the peer closes it. images_fd (taken) is the
- * directory <state>/images. Returns 0 or -errno; the process is of no other use afterwards.
+ * directory <state>/images, and path (borrowed) what errors call it. Returns 0 or -errno; the
+ * process is of no other use afterwards.
  */
-int unpack_serve(int conn_fd, int images_fd, struct err *err);
+int unpack_serve(int conn_fd, int images_fd, const char *path, struct err *err);
