@@ -985,13 +985,16 @@ _Noreturn void child_run(const struct child_plan *plan)
 
 /* --- in the parent --- */
 
-static const char *rlimit_text(const struct container_spec *spec, int item, char *buf, size_t n)
+static void describe_rlimit(const struct container_spec *spec, int item, int r, struct err *err)
 {
-	if (item >= 0)
-		snprintf(buf, n, "set rlimit %d", spec->rlimits[item].resource);
+	const struct rlimit_spec *rlimit = item >= 0 ? &spec->rlimits[item] : NULL;
+
+	if (rlimit && r == -EPERM)
+		err_text(err, r, "rlimit %s: hard limit %llu is more than this host allows",
+		         rlimit_name(rlimit->resource), (unsigned long long)rlimit->limit.rlim_max);
 	else
-		snprintf(buf, n, "set default rlimits");
-	return buf;
+		err_set(err, r, "set rlimit %s",
+		        rlimit ? rlimit_name(rlimit->resource) : "defaults");
 }
 
 static int describe_exec(const char *program, const struct child_report *report, struct err *err)
@@ -1111,7 +1114,6 @@ int child_report_describe(const struct container_spec *spec, const struct child_
                           struct err *err)
 {
 	int r = report->error < 0 ? report->error : -EIO;
-	char words[64];
 
 	err->name = "CannotStartContainerError";
 	if (report->step < 0 || report->step >= _CHILD_STEP_MAX || !item_is_valid(spec, report)) {
@@ -1163,7 +1165,7 @@ int child_report_describe(const struct container_spec *spec, const struct child_
 		describe_user(spec, r, err);
 		break;
 	case CHILD_RLIMITS:
-		err_set(err, r, "%s", rlimit_text(spec, report->item, words, sizeof(words)));
+		describe_rlimit(spec, report->item, r, err);
 		break;
 	default:
 		err_set(err, r, "%s", step_words[report->step]);

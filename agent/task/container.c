@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <ftw.h>
-#include <linux/capability.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,7 +20,6 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "agent/task/capability.h"
 #include "agent/task/rootfs.h"
 #include "agent/task/seccomp.h"
 #include "lib/fd.h"
@@ -394,29 +392,6 @@ static int prepare_and_start(struct container *container, const struct network_a
 	return r;
 }
 
-/* A root without CAP_SYS_RESOURCE cannot go above its own hard limits, and says so. */
-static void bound_rlimits(struct container *container)
-{
-	struct container_spec *spec = container->spec;
-
-	for (size_t i = 0; i < spec->n_rlimits; i++) {
-		struct rlimit *limit = &spec->rlimits[i].limit, own;
-
-		if (getrlimit(spec->rlimits[i].resource, &own) < 0 ||
-		    limit->rlim_max <= own.rlim_max)
-			continue;
-		log_warning(
-			NULL, 0,
-			"container %s: hard limit %llu of resource %d is above %llu, the most that "
-			"this host allows",
-			container->name, (unsigned long long)limit->rlim_max,
-			spec->rlimits[i].resource, (unsigned long long)own.rlim_max);
-		limit->rlim_max = own.rlim_max;
-		if (limit->rlim_cur > limit->rlim_max)
-			limit->rlim_cur = limit->rlim_max;
-	}
-}
-
 static void forget_last_exit(struct container *container)
 {
 	char name[NAME_MAX];
@@ -467,8 +442,6 @@ int container_start(struct container *container, const struct network_address *a
 	}
 
 	forget_last_exit(container);
-	if (!(capability_all() & 1ULL << CAP_SYS_RESOURCE))
-		bound_rlimits(container);
 	if (cgroup_oom_kills(container->cgroup, &container->oom_kills) < 0)
 		container->oom_kills = 0;
 	if (container->spec->seccomp)

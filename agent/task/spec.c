@@ -211,17 +211,6 @@ int signal_from_name(const char *name)
 	return -EINVAL;
 }
 
-const char *signal_to_name(int signal, char *buf, size_t n)
-{
-	const char *abbrev = sigabbrev_np(signal);
-
-	if (abbrev)
-		snprintf(buf, n, "SIG%s", abbrev);
-	else
-		snprintf(buf, n, "signal %d", signal);
-	return buf;
-}
-
 /* --- process --- */
 
 static int capability_set_parse(struct json_object *caps, const char *name, uint64_t *ret,
@@ -282,23 +271,31 @@ static const struct {
 	const char *name;
 	int resource;
 } rlimit_names[] = {
-	{"AS", RLIMIT_AS},
-	{"CORE", RLIMIT_CORE},
-	{"CPU", RLIMIT_CPU},
-	{"DATA", RLIMIT_DATA},
-	{"FSIZE", RLIMIT_FSIZE},
-	{"LOCKS", RLIMIT_LOCKS},
-	{"MEMLOCK", RLIMIT_MEMLOCK},
-	{"MSGQUEUE", RLIMIT_MSGQUEUE},
-	{"NICE", RLIMIT_NICE},
-	{"NOFILE", RLIMIT_NOFILE},
-	{"NPROC", RLIMIT_NPROC},
-	{"RSS", RLIMIT_RSS},
-	{"RTPRIO", RLIMIT_RTPRIO},
-	{"RTTIME", RLIMIT_RTTIME},
-	{"SIGPENDING", RLIMIT_SIGPENDING},
-	{"STACK", RLIMIT_STACK},
+	{"RLIMIT_AS", RLIMIT_AS},
+	{"RLIMIT_CORE", RLIMIT_CORE},
+	{"RLIMIT_CPU", RLIMIT_CPU},
+	{"RLIMIT_DATA", RLIMIT_DATA},
+	{"RLIMIT_FSIZE", RLIMIT_FSIZE},
+	{"RLIMIT_LOCKS", RLIMIT_LOCKS},
+	{"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},
+	{"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE},
+	{"RLIMIT_NICE", RLIMIT_NICE},
+	{"RLIMIT_NOFILE", RLIMIT_NOFILE},
+	{"RLIMIT_NPROC", RLIMIT_NPROC},
+	{"RLIMIT_RSS", RLIMIT_RSS},
+	{"RLIMIT_RTPRIO", RLIMIT_RTPRIO},
+	{"RLIMIT_RTTIME", RLIMIT_RTTIME},
+	{"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
+	{"RLIMIT_STACK", RLIMIT_STACK},
 };
+
+const char *rlimit_name(int resource)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rlimit_names); i++)
+		if (rlimit_names[i].resource == resource)
+			return rlimit_names[i].name;
+	return "RLIMIT_?";
+}
 
 static int rlimit_value(struct json_object *obj, const char *name, rlim_t *ret, struct err *err)
 {
@@ -321,7 +318,7 @@ static int rlimit_value(struct json_object *obj, const char *name, rlim_t *ret, 
 
 static int rlimit_parse(struct json_object *obj, struct container_spec *spec, struct err *err)
 {
-	const char *type, *name;
+	const char *type;
 	struct rlimit limit;
 	size_t i;
 	int r;
@@ -334,9 +331,8 @@ static int rlimit_parse(struct json_object *obj, struct container_spec *spec, st
 	r = json_get_string(obj, "type", &type, err);
 	if (r < 0)
 		return err_prefix(err, -EINVAL, "process.rlimits");
-	name = strncmp(type, "RLIMIT_", 7) == 0 ? type + 7 : "";
 	for (i = 0; i < ARRAY_SIZE(rlimit_names); i++)
-		if (strcmp(rlimit_names[i].name, name) == 0)
+		if (strcmp(rlimit_names[i].name, type) == 0)
 			break;
 	if (i == ARRAY_SIZE(rlimit_names))
 		return err_text(err, -EINVAL, "process.rlimits: there is no limit \"%.64s\"", type);

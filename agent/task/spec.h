@@ -125,5 +125,5 @@ DEFINE_CLEANUP(struct container_spec *, container_spec_free)
 
 /* "SIGTERM", "term", "15", "SIGRTMIN+3": the number, or -EINVAL. */
 int signal_from_name(const char *name);
-/* "SIGKILL", for messages; "signal 40" for those without a name. */
-const char *signal_to_name(int signal, char *buf, size_t n);
+/* "RLIMIT_NOFILE", for messages. */
+const char *rlimit_name(int resource);
