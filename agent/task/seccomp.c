@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -189,12 +190,15 @@ static int cache_fill(int dir_fd, const char *name, const struct seccomp_profile
                       uint64_t capabilities, struct err *err)
 {
 	_cleanup_close_ int fd = -EBADF;
+	uint64_t number;
 	char tmp[160];
 	int status;
 	pid_t pid;
 
-	snprintf(tmp, sizeof(tmp), "%s.%d.tmp", name, getpid());
-	(void)unlinkat(dir_fd, tmp, 0); /* what a crash may have left */
+	/* Many supervisors may do this at once, and each is process 1 of its own namespace. */
+	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+		return err_set(err, -errno, "name a file of the seccomp cache");
+	snprintf(tmp, sizeof(tmp), "%s.%016" PRIx64 ".tmp", name, number);
 	fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_set(err, -errno, "create seccomp cache %s", tmp);
