@@ -33,7 +33,8 @@ struct audit_request {
 };
 
 void audit_write(struct audit *audit, const struct audit_request *request);
+void audit_flush(struct audit *audit);
 
-/* The line without its newline, cut to n. */
-void audit_format(const struct audit *audit, const struct audit_request *request, char *buf,
-                  size_t n);
+/* The line without its newline, cut to n. Returns its length. */
+size_t audit_format(const struct audit *audit, const struct audit_request *request, char *buf,
+                    size_t n);

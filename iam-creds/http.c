@@ -35,7 +35,7 @@ struct connection {
 	struct MHD_Connection *mhd;
 	int fd; /* MHD's; for shutdown(2) only */
 	uint64_t deadline_usec;
-	struct sockaddr_in peer;
+	char remote[INET_ADDRSTRLEN + 8]; /* "169.254.170.2:40122" */
 	/* of the request being answered */
 	bool has_begun;    /* on_request() has been told of it */
 	size_t uploaded;   /* bytes of a body, which nobody wants */
@@ -213,20 +213,18 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 	*con_cls = NULL;
 }
 
-static void add_rate_headers(const struct connection *c, struct MHD_Response *response,
-                             const char *remote)
+static void add_rate_headers(const struct connection *c, struct MHD_Response *response)
 {
 	char limit[32];
 
 	snprintf(limit, sizeof(limit), "%.2f", (double)c->http->rates.metadata.per_second);
 	(void)MHD_add_response_header(response, "X-Rate-Limit-Limit", limit);
 	(void)MHD_add_response_header(response, "X-Rate-Limit-Duration", "1");
-	(void)MHD_add_response_header(response, "X-Rate-Limit-Request-Remote-Addr", remote);
+	(void)MHD_add_response_header(response, "X-Rate-Limit-Request-Remote-Addr", c->remote);
 }
 
 /* Gives the answer to MHD; the connection holds the body until it is sent. */
-static enum MHD_Result send_answer(struct connection *c, const struct answer *answer,
-                                   const char *remote)
+static enum MHD_Result send_answer(struct connection *c, const struct answer *answer)
 {
 	struct MHD_Response *response;
 	enum MHD_Result result;
@@ -240,7 +238,7 @@ static enum MHD_Result send_answer(struct connection *c, const struct answer *an
 	                              answer->type == ANSWER_JSON ? "application/json"
 	                                                          : "text/plain; charset=utf-8");
 	if (answer->limited || !answer->audit_path)
-		add_rate_headers(c, response, remote);
+		add_rate_headers(c, response);
 	result = MHD_queue_response(c->mhd, answer->status, response);
 	MHD_destroy_response(response);
 	return result;
@@ -261,12 +259,11 @@ static enum MHD_Result send_redirect(struct connection *c)
 	return result;
 }
 
-static void audit(struct connection *c, const struct answer *answer, const char *path,
-                  const char *remote, uint64_t now)
+static void audit(struct connection *c, const struct answer *answer, const char *path, uint64_t now)
 {
 	struct audit_request request = {
 		.status = answer->status,
-		.remote = remote,
+		.remote = c->remote,
 		.path = answer->audit_path ? answer->audit_path : path,
 		.user_agent = MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, "User-Agent"),
 		.credentials = answer->credentials,
@@ -280,7 +277,6 @@ static enum MHD_Result answer_request(struct http *http, struct connection *c, c
 {
 	struct route_request request;
 	struct answer answer;
-	char remote[INET_ADDRSTRLEN + 8];
 	enum MHD_Result result;
 
 	request = (struct route_request){
@@ -291,10 +287,8 @@ static enum MHD_Result answer_request(struct http *http, struct connection *c, c
 		.now_realtime_usec = now_realtime_usec()};
 	if (route_answer(http->store, &http->rates, http->strangers, &request, &answer) < 0)
 		return MHD_NO;
-	snprintf(remote, sizeof(remote), "%s:%u", inet_ntoa(c->peer.sin_addr),
-	         ntohs(c->peer.sin_port));
-	audit(c, &answer, path, remote, request.now_realtime_usec);
-	result = send_answer(c, &answer, remote);
+	audit(c, &answer, path, request.now_realtime_usec);
+	result = send_answer(c, &answer);
 	answer_done(&answer);
 	return result;
 }
@@ -335,6 +329,7 @@ static int run_mhd(struct http *http)
 	MHD_UNSIGNED_LONG_LONG timeout;
 
 	(void)MHD_run(http->mhd); /* fails on a daemon of another kind only */
+	audit_flush(http->audit);
 	if (MHD_get_timeout(http->mhd, &timeout) == MHD_YES && timeout == 0)
 		return sd_event_source_set_enabled(http->again, SD_EVENT_ONESHOT);
 	return 0;
@@ -456,8 +451,9 @@ static int add_connection(struct http *http, struct container *container, int fd
 	*c = (struct connection){.http = http,
 	                         .container = container_ref(container),
 	                         .fd = fd,
-	                         .deadline_usec = now_usec() + HTTP_REQUEST_USEC,
-	                         .peer = *peer};
+	                         .deadline_usec = now_usec() + HTTP_REQUEST_USEC};
+	snprintf(c->remote, sizeof(c->remote), "%s:%u", inet_ntoa(peer->sin_addr),
+	         ntohs(peer->sin_port));
 	TAILQ_INSERT_TAIL(&http->connections, c, by_age);
 	task_of(c)->n_connections++;
 	http->n_connections++;
