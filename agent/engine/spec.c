@@ -15,6 +15,7 @@
 
 #include "agent/engine/refuse.h"
 #include "agent/engine/spec_process.h"
+#include "agent/logs/options.h"
 #include "lib/json.h"
 #include "lib/parse.h"
 #include "lib/spool.h"
@@ -477,43 +478,14 @@ static int choose_seccomp(const struct container *c, bool privileged, const char
 	return 0;
 }
 
-/* "10m" of max-buffer-size, as Docker reads sizes: b, k, m, g with 1024. */
-static int parse_size(const char *text, uint64_t *ret)
-{
-	static const char units[] = "bkmg";
-	char digits[24];
-	size_t n = strlen(text);
-	const char *unit = n ? strchr(units, text[n - 1] | 0x20) : NULL;
-	uint64_t value;
-	int r;
-
-	if (n == 0 || n >= sizeof(digits))
-		return -EINVAL;
-	memcpy(digits, text, n + 1);
-	if (unit)
-		digits[n - 1] = '\0';
-	r = parse_u64(digits, UINT64_MAX >> 30, &value);
-	if (r < 0)
-		return r;
-	*ret = value << (unit ? 10 * (unit - units) : 0);
-	return 0;
-}
-
 static int choose_bound(struct json_object *options, struct json_object *log, struct err *err)
 {
 	const char *mode = json_text(options, "mode"),
 		   *size = json_text(options, "max-buffer-size");
 	uint64_t bytes = SPOOL_MAX_BYTES;
 
-	if (mode && strcmp(mode, "blocking") != 0 && strcmp(mode, "non-blocking") != 0)
-		return err_text(err, -EINVAL,
-		                "log option mode is \"%.40s\", it must be blocking or non-blocking",
-		                mode);
-	if (size && (parse_size(size, &bytes) < 0 || bytes == 0))
-		return err_text(
-			err, -EINVAL,
-			"log option max-buffer-size is \"%.40s\", it must be a size such as 25m",
-			size);
+	if (size && log_size_parse(size, &bytes) < 0)
+		return err_text(err, -EINVAL, "log option max-buffer-size is \"%.40s\"", size);
 	if (json_add_string(log, "mode", mode ? mode : "blocking") < 0 ||
 	    json_add_u64(log, "maxBytes", bytes) < 0)
 		return err_oom(err);
@@ -552,6 +524,9 @@ static int build_log(const struct task *task, const struct container *c,
 		copy = json_object_new_object();
 	if (!driver || !*driver)
 		driver = "json-file";
+	r = log_options_check(driver, copy, err); /* what would not work must not start */
+	if (r < 0)
+		return r;
 	if (strcmp(driver, "awslogs") == 0 && options->logs_endpoint &&
 	    !json_text(copy, "awslogs-endpoint") &&
 	    json_add_string(copy, "awslogs-endpoint", options->logs_endpoint) < 0)

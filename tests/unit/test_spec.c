@@ -201,7 +201,7 @@ static void test_log_options_choose_mode_bound_and_credentials(void **state)
 	_cleanup_(task_freep) struct task *task = make_task(
 		"\"executionRoleCredentials\":{\"credentialsId\":\"e-1\"},",
 		"\"logsAuthStrategy\":\"ExecutionRole\",",
-		"\\\"LogConfig\\\":{\\\"Type\\\":\\\"awslogs\\\",\\\"Config\\\":{\\\"mode\\\":\\\"non-blocking\\\",\\\"max-buffer-size\\\":\\\"25m\\\"}}",
+		"\\\"LogConfig\\\":{\\\"Type\\\":\\\"awslogs\\\",\\\"Config\\\":{\\\"awslogs-group\\\":\\\"g\\\",\\\"mode\\\":\\\"non-blocking\\\",\\\"max-buffer-size\\\":\\\"25m\\\"}}",
 		"{\"Cmd\":[\"x\"]}");
 	_cleanup_json_ struct json_object *obj = spec(task);
 	struct json_object *log = json_get(obj, "log");
@@ -223,6 +223,10 @@ static void test_bad_values_are_named(void **state)
 	         "foo"},
 		{"\\\"SecurityOpt\\\":[\\\"apparmor:x\\\"]", "apparmor"},
 		{"\\\"LogConfig\\\":{\\\"Config\\\":{\\\"mode\\\":\\\"fast\\\"}}", "fast"},
+		{"\\\"LogConfig\\\":{\\\"Type\\\":\\\"splunk\\\"}", "splunk"},
+		{"\\\"LogConfig\\\":{\\\"Type\\\":\\\"awslogs\\\"}", "awslogs-group"},
+		{"\\\"LogConfig\\\":{\\\"Type\\\":\\\"json-file\\\",\\\"Config\\\":{\\\"tag\\\":\\\"x\\\"}}",
+	         "tag"},
 		{"\\\"Devices\\\":[{\\\"PathOnHost\\\":\\\"/nonexistent\\\"}]", "/nonexistent"},
 		{"\\\"Memory\\\":10485760,\\\"MemorySwap\\\":5", "MemorySwap"},
 	};
