@@ -894,6 +894,11 @@ static int find_program(const struct child *child, const char *name, char *path,
 	return result;
 }
 
+static bool send_report(const struct child_plan *plan, struct child_report report)
+{
+	return write(plan->report_fd, &report, sizeof(report)) == (ssize_t)sizeof(report);
+}
+
 /* Is the difference between "not found" and "found, but its interpreter is not". */
 #define ITEM_FOUND 1
 
@@ -911,8 +916,7 @@ static int execute(struct child *child)
 		return r;
 
 	child->where.step = CHILD_READY;
-	if (write(child->plan->report_fd, &child->where, sizeof(child->where)) !=
-	    (ssize_t)sizeof(child->where))
+	if (!send_report(child->plan, child->where))
 		return -EPIPE;
 	child->where.step = CHILD_EXEC;
 	child->where.item = ITEM_FOUND;
@@ -976,7 +980,7 @@ _Noreturn void child_run(const struct child_plan *plan)
 		r = steps[i].run(&child);
 		if (r < 0) {
 			child.where.error = r;
-			(void)!write(plan->report_fd, &child.where, sizeof(child.where));
+			(void)send_report(plan, child.where); /* the parent may have gone */
 			_exit(1);
 		}
 	}
