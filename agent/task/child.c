@@ -486,6 +486,20 @@ static int attach_mount(struct child *child, int mount_fd, const char *path, enu
 	return mount_attach(mount_fd, target);
 }
 
+/* Read-only means all of it, as with Docker; before Linux 5.12 only the mount itself can be. */
+static int set_bind_attr(int tree, const struct mount_spec *mount)
+{
+	bool all = mount->recursive_attr || (mount->recursive && (mount->attr & MOUNT_ATTR_RDONLY));
+	int r;
+
+	if (!mount->attr)
+		return 0;
+	r = mount_add_attr(tree, mount->attr, all);
+	if (r == -EOPNOTSUPP && !mount->recursive_attr)
+		r = mount_add_attr(tree, mount->attr, false);
+	return r;
+}
+
 static int bind_mount(struct child *child, const struct mount_spec *mount)
 {
 	_cleanup_close_ int source = -EBADF, tree = -EBADF;
@@ -510,9 +524,7 @@ static int bind_mount(struct child *child, const struct mount_spec *mount)
 	                 S_ISDIR(st.st_mode) ? ROOTFS_DIRECTORY : ROOTFS_FILE);
 	if (r == 0)
 		r = set_propagation(tree, mount->propagation);
-	if (r == 0 && mount->attr)
-		r = mount_add_attr(tree, mount->attr, mount->recursive_attr);
-	return r;
+	return r < 0 ? r : set_bind_attr(tree, mount);
 }
 
 static int tmpfs_mount(struct child *child, const struct mount_spec *mount)

@@ -62,8 +62,8 @@ static const struct {
 	{MOUNT_ATTR_NOSUID, MS_NOSUID, ST_NOSUID},
 	{MOUNT_ATTR_NODEV, MS_NODEV, ST_NODEV},
 	{MOUNT_ATTR_NOEXEC, MS_NOEXEC, ST_NOEXEC},
-	{0, MS_NOATIME, ST_NOATIME},
-	{0, MS_NODIRATIME, ST_NODIRATIME},
+	{MOUNT_ATTR_NOATIME, MS_NOATIME, ST_NOATIME},
+	{MOUNT_ATTR_NODIRATIME, MS_NODIRATIME, ST_NODIRATIME},
 	{0, MS_RELATIME, ST_RELATIME},
 };
 
@@ -86,7 +86,11 @@ static int remount_add_attr(int fd, unsigned int attr)
 
 int mount_add_attr(int fd, unsigned int attr, bool recursive)
 {
-	struct mount_attr set = {.attr_set = attr};
+	struct mount_attr set = {
+		.attr_set = attr,
+		/* The kinds of atime are one number, not bits of their own. */
+		.attr_clr = attr & MOUNT_ATTR__ATIME ? MOUNT_ATTR__ATIME : 0,
+	};
 	unsigned int flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
 
 	if (syscall(SYS_mount_setattr, fd, "", flags, &set, sizeof(set)) == 0)

@@ -421,31 +421,33 @@ static int process_parse(struct json_object *process, struct container_spec *spe
 
 /* --- mounts --- */
 
+/* A later word wins over an earlier one: "noexec" then "exec" is exec. */
 static const struct {
 	const char *word;
-	unsigned int attr, clear;
+	unsigned int set, clear;
 	unsigned long propagation;
 	bool recursive, recursive_attr;
 } mount_words[] = {
-	{"rw", 0, MOUNT_ATTR_RDONLY, 0, false, false},
-	{"ro", MOUNT_ATTR_RDONLY, 0, 0, false, false},
-	{"rro", MOUNT_ATTR_RDONLY, 0, 0, false, true},
-	{"nosuid", MOUNT_ATTR_NOSUID, 0, 0, false, false},
-	{"suid", 0, MOUNT_ATTR_NOSUID, 0, false, false},
-	{"nodev", MOUNT_ATTR_NODEV, 0, 0, false, false},
-	{"dev", 0, MOUNT_ATTR_NODEV, 0, false, false},
-	{"noexec", MOUNT_ATTR_NOEXEC, 0, 0, false, false},
-	{"exec", 0, MOUNT_ATTR_NOEXEC, 0, false, false},
-	{"noatime", MOUNT_ATTR_NOATIME, 0, 0, false, false},
-	{"relatime", 0, 0, 0, false, false},
-	{"strictatime", MOUNT_ATTR_STRICTATIME, 0, 0, false, false},
-	{"nodiratime", MOUNT_ATTR_NODIRATIME, 0, 0, false, false},
-	{"bind", 0, 0, 0, false, false},
-	{"rbind", 0, 0, 0, true, false},
-	{"private", 0, 0, MS_PRIVATE, false, false},
-	{"rprivate", 0, 0, MS_PRIVATE | MS_REC, false, false},
-	{"slave", 0, 0, MS_SLAVE, false, false},
-	{"rslave", 0, 0, MS_SLAVE | MS_REC, false, false},
+	{"rw", .clear = MOUNT_ATTR_RDONLY},
+	{"ro", .set = MOUNT_ATTR_RDONLY},
+	{"rro", .set = MOUNT_ATTR_RDONLY, .recursive_attr = true},
+	{"nosuid", .set = MOUNT_ATTR_NOSUID},
+	{"suid", .clear = MOUNT_ATTR_NOSUID},
+	{"nodev", .set = MOUNT_ATTR_NODEV},
+	{"dev", .clear = MOUNT_ATTR_NODEV},
+	{"noexec", .set = MOUNT_ATTR_NOEXEC},
+	{"exec", .clear = MOUNT_ATTR_NOEXEC},
+	{"noatime", .set = MOUNT_ATTR_NOATIME, .clear = MOUNT_ATTR__ATIME},
+	{"relatime", .clear = MOUNT_ATTR__ATIME},
+	{"strictatime", .set = MOUNT_ATTR_STRICTATIME, .clear = MOUNT_ATTR__ATIME},
+	{"nodiratime", .set = MOUNT_ATTR_NODIRATIME},
+	{"diratime", .clear = MOUNT_ATTR_NODIRATIME},
+	{"bind", .set = 0},
+	{"rbind", .recursive = true},
+	{"private", .propagation = MS_PRIVATE},
+	{"rprivate", .propagation = MS_PRIVATE | MS_REC},
+	{"slave", .propagation = MS_SLAVE},
+	{"rslave", .propagation = MS_SLAVE | MS_REC},
 };
 
 static const char *const tmpfs_keys[] = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"};
@@ -482,7 +484,7 @@ static int mount_option(const char *option, const char *where, struct mount_spec
 		if (strcmp(mount_words[i].word, option) != 0)
 			continue;
 		mount->attr &= ~mount_words[i].clear; /* a later word wins: noexec,exec */
-		mount->attr |= mount_words[i].attr;
+		mount->attr = (mount->attr & ~mount_words[i].clear) | mount_words[i].set;
 		mount->recursive |= mount_words[i].recursive;
 		mount->recursive_attr |= mount_words[i].recursive_attr;
 		if (mount_words[i].propagation)

@@ -465,10 +465,25 @@ def test_bind_mounts(host, task):
     assert (missing / "y").read_text() == "new\n"
 
 
+def test_a_read_only_bind_mount_is_so_below_other_mounts_too(host):
+    source = host.base / "volume"
+    (source / "inner").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "x", source / "inner"], check=True)
+    try:
+        task = Task(host)
+        mounts = [{"destination": "/v", "type": "bind", "source": str(source),
+                   "options": ["rbind", "rprivate", "ro"]}]
+        _, out = task.sh("touch /v/x || echo outer; touch /v/inner/x || echo inner",
+                         config={"mounts": mounts})
+        assert lines(out) == ["outer", "inner"]
+    finally:
+        subprocess.run(["umount", "-l", source / "inner"], check=True)
+
+
 def test_tmpfs_mounts(task):
     mounts = [
         {"destination": "/cache", "type": "tmpfs", "source": "tmpfs",
-         "options": ["noexec", "nosuid", "nodev", "size=1m", "mode=1777"]},
+         "options": ["noexec", "nosuid", "nodev", "size=1m", "mode=1777", "exec"]},
         {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
          "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=2097152"]},
     ]
@@ -476,7 +491,7 @@ def test_tmpfs_mounts(task):
                      "stat -c %a /cache; head -c 2000000 /dev/zero > /cache/x || echo full",
                      config={"mounts": mounts})
     found = lines(out)
-    assert any(line.startswith("/cache tmpfs rw,nosuid,nodev,noexec") and "size=1024k" in line
+    assert any(line.startswith("/cache tmpfs rw,nosuid,nodev,relatime") and "size=1024k" in line
                for line in found)
     assert any(line.startswith("/dev/shm tmpfs rw,nosuid,nodev,noexec") and "size=2048k" in line
                for line in found)

@@ -132,6 +132,35 @@ static void test_privileged_has_all_capabilities_and_no_masks(void **state)
 	assert_null(spec->readonly_paths);
 }
 
+static void test_a_later_mount_option_wins(void **state)
+{
+	static const struct {
+		const char *options;
+		unsigned int attr;
+	} rows[] = {
+		{"\"noexec\",\"nosuid\",\"nodev\",\"exec\"", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV},
+		{"\"ro\",\"rw\"", 0},
+		{"\"rw\",\"ro\"", MOUNT_ATTR_RDONLY},
+		{"\"noatime\",\"strictatime\"", MOUNT_ATTR_STRICTATIME},
+		{"\"strictatime\",\"relatime\"", 0},
+		{"\"nosuid\",\"suid\",\"nodev\",\"dev\"", 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		_cleanup_(container_spec_freep) struct container_spec *spec = NULL;
+		char config[256];
+
+		snprintf(
+			config, sizeof(config),
+			",\"mounts\":[{\"destination\":\"/t\",\"type\":\"tmpfs\",\"options\":[%s]}]",
+			rows[i].options);
+		spec = good("", config, "");
+		print_message("%s\n", rows[i].options);
+		assert_int_equal(spec->mounts[0].attr, rows[i].attr);
+	}
+}
+
 static void test_what_is_wrong_is_named(void **state)
 {
 	static const struct {
@@ -292,6 +321,7 @@ int main(void)
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_everything_that_is_given_is_read),
 		cmocka_unit_test(test_privileged_has_all_capabilities_and_no_masks),
+		cmocka_unit_test(test_a_later_mount_option_wins),
 		cmocka_unit_test(test_what_is_wrong_is_named),
 		cmocka_unit_test(test_network_sysctls_are_not_for_host_mode),
 		cmocka_unit_test(test_signals),
