@@ -137,7 +137,7 @@ int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret,
 
 int cgroup_clone_fd(const struct cgroup *cgroup)
 {
-	return cgroup->root->v2 ? cgroup->unified_fd : -EBADF;
+	return cgroup->unified_fd;
 }
 
 /* Between fork and exec: openat() and write() on a path put together by hand. */
@@ -158,15 +158,26 @@ static int join_hierarchy(const struct hierarchy *h, const char *path)
 	return r;
 }
 
-int cgroup_join(const struct cgroup *cgroup)
+static int join_hierarchies(const struct cgroup *cgroup, bool unified_too)
 {
 	for (size_t i = 0; i < cgroup->root->n_hierarchies; i++) {
-		int r = join_hierarchy(&cgroup->root->hierarchies[i], cgroup->path);
+		const struct hierarchy *h = &cgroup->root->hierarchies[i];
+		int r = h->unified && !unified_too ? 0 : join_hierarchy(h, cgroup->path);
 
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+int cgroup_join(const struct cgroup *cgroup)
+{
+	return join_hierarchies(cgroup, true);
+}
+
+int cgroup_join_cloned(const struct cgroup *cgroup)
+{
+	return join_hierarchies(cgroup, false);
 }
 
 int cgroup_id(const struct cgroup *cgroup, uint64_t *ret)

@@ -58,14 +58,20 @@ int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret,
 struct cgroup *cgroup_free(struct cgroup *cgroup);
 DEFINE_CLEANUP(struct cgroup *, cgroup_free)
 
-/* v2: a directory descriptor for clone3(CLONE_INTO_CGROUP), borrowed; v1: -EBADF. */
+/* A directory descriptor for clone3(CLONE_INTO_CGROUP), borrowed; -EBADF where no cgroup2 is
+ * mounted. A child made with it enters the rest by cgroup_join_cloned(). */
 int cgroup_clone_fd(const struct cgroup *cgroup);
 
 /*
- * Move the calling single-threaded process in, by writing "0" to tasks (v1; cgroup.procs there
- * costs 9 ms) or cgroup.procs (v2 side). Async-signal-safe. Returns 0 or -errno.
+ * Move the calling single-threaded process in, by writing "0" to tasks (v1) and cgroup.procs (v2).
+ * Async-signal-safe. Returns 0 or -errno. Writing to cgroup.procs costs 10 ms, as long as the kernel
+ * waits for an RCU grace period, so new processes are better cloned in:
+ *
+ * cgroup_join_cloned() is for a child that was made with cgroup_clone_fd() (or without, where that
+ * is -EBADF). It enters what is left: the v1 hierarchies.
  */
 int cgroup_join(const struct cgroup *cgroup);
+int cgroup_join_cloned(const struct cgroup *cgroup);
 
 /* The 64-bit id that inet_diag reports for sockets made inside (INET_DIAG_CGROUP_ID).
  * -EOPNOTSUPP where no cgroup2 is mounted. */

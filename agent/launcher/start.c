@@ -103,10 +103,7 @@ static int run_step(enum step step, const struct start *start, int report_fd)
 {
 	switch (step) {
 	case STEP_CGROUP:
-		/* With CLONE_INTO_CGROUP it is there already. */
-		return start->cgroup && cgroup_clone_fd(start->cgroup) < 0
-		               ? cgroup_join(start->cgroup)
-		               : 0;
+		return start->cgroup ? cgroup_join_cloned(start->cgroup) : 0;
 	case STEP_SIGNALS:
 		return reset_signals();
 	case STEP_SESSION:

@@ -52,12 +52,10 @@ static const char *const etc_files[] = {"hosts", "hostname", "resolv.conf"};
 
 static int join_cgroup(struct child *child)
 {
-	if (child->plan->cgroup_join) {
-		int r = cgroup_join(child->plan->cgroup);
+	int r = cgroup_join_cloned(child->plan->cgroup);
 
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
 	/* Only now, so that the namespace's root is the container's cgroup. */
 	return unshare(CLONE_NEWCGROUP) < 0 ? -errno : 0;
 }

@@ -80,7 +80,6 @@ struct child_plan {
 	size_t n_env;
 	int netns_fd; /* -EBADF: stay in the host's */
 	const struct cgroup *cgroup;
-	bool cgroup_join; /* cgroup v1: the child moves itself */
 	const char *const
 		*cgroup_hierarchies; /* v1: "cpu,cpuacct", "name=systemd", ...; NULL on v2 */
 	const struct host_device *host_devices; /* privileged */

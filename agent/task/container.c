@@ -423,7 +423,6 @@ int container_start(struct container *container, const struct network_address *a
 		.dir = container->dir,
 		.netns_fd = container->netns_fd,
 		.cgroup = container->cgroup,
-		.cgroup_join = cgroup_clone_fd(container->cgroup) < 0,
 		.cgroup_hierarchies = container->task->hierarchies,
 		.stdout_fd = -EBADF,
 		.stderr_fd = -EBADF,
