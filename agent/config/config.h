@@ -75,28 +75,22 @@ struct config {
 	bool pull_dependent_upfront;            /* ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT */
 
 	/* cgroups. */
-	bool task_cpu_mem_limit;          /* ECS_ENABLE_TASK_CPU_MEM_LIMIT */
-	bool task_cpu_mem_limit_is_set;   /* set on and impossible: exit 5; unset: off in silence */
-	uint64_t cgroup_cpu_period_usec;  /* ECS_CGROUP_CPU_PERIOD */
-	uint64_t task_pids_limit;         /* ECS_TASK_PIDS_LIMIT; 0: none */
-	bool propagate_task_memory_limit; /* ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2 */
+	bool task_cpu_mem_limit;         /* ECS_ENABLE_TASK_CPU_MEM_LIMIT */
+	bool task_cpu_mem_limit_is_set;  /* set on and impossible: exit 5; unset: off in silence */
+	uint64_t cgroup_cpu_period_usec; /* ECS_CGROUP_CPU_PERIOD */
+	uint64_t task_pids_limit;        /* ECS_TASK_PIDS_LIMIT; 0: none */
 
 	/* Images. */
 	enum image_pull_behavior image_pull_behavior; /* ECS_IMAGE_PULL_BEHAVIOR */
 	uint64_t manifest_pull_timeout_usec;          /* ECS_MANIFEST_PULL_TIMEOUT */
 	uint64_t image_pull_inactivity_timeout_usec;  /* ECS_IMAGE_PULL_INACTIVITY_TIMEOUT */
 	uint64_t image_pull_timeout_usec;             /* ECS_IMAGE_PULL_TIMEOUT */
-	bool image_cleanup_disabled;                  /* ECS_DISABLE_IMAGE_CLEANUP */
-	uint64_t image_cleanup_interval_usec;         /* ECS_IMAGE_CLEANUP_INTERVAL */
-	uint64_t image_minimum_cleanup_age_usec;      /* ECS_IMAGE_MINIMUM_CLEANUP_AGE */
-	uint64_t images_deleted_per_cycle;            /* ECS_NUM_IMAGES_DELETE_PER_CYCLE */
 
 	/* Network. */
-	char *bridge_name;              /* ECS_BRIDGE_NAME (read by ecs-network itself) */
-	char *bridge_subnet;            /* ECS_BRIDGE_SUBNET (the same) */
-	uint16_t dynamic_port_first;    /* ECS_DYNAMIC_HOST_PORT_RANGE */
-	uint16_t dynamic_port_last;     /* inclusive */
-	bool exclude_ipv6_port_binding; /* ECS_EXCLUDE_IPV6_PORTBINDING */
+	char *bridge_name;           /* ECS_BRIDGE_NAME (read by ecs-network itself) */
+	char *bridge_subnet;         /* ECS_BRIDGE_SUBNET (the same) */
+	uint16_t dynamic_port_first; /* ECS_DYNAMIC_HOST_PORT_RANGE */
+	uint16_t dynamic_port_last;  /* inclusive */
 
 	/* Endpoint for containers. */
 	uint64_t metadata_rate;    /* ECS_TASK_METADATA_RPS_LIMIT, first number */

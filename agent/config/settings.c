@@ -50,8 +50,9 @@
 		.name = n, .support = SETTING_FOREIGN, .kind = KIND_TEXT, .note = hint             \
 	}
 
-#define DOCKER  "there is no Docker here"
-#define WINDOWS "it is for Windows"
+#define DOCKER     "there is no Docker here"
+#define WINDOWS    "it is for Windows"
+#define NO_CLEANUP "images are removed by \"ecs-image rm\" only"
 
 const struct setting settings[] = {
 	/* The node in ECS. */
@@ -111,7 +112,6 @@ const struct setting settings[] = {
 	DURATION("ECS_CGROUP_CPU_PERIOD", cgroup_cpu_period_usec, "100ms", 8 * MSEC, 100 * MSEC,
                  RANGE_DEFAULT),
 	NUMBER("ECS_TASK_PIDS_LIMIT", task_pids_limit, NULL, 1, 4194304),
-	BOOLEAN("ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2", propagate_task_memory_limit, "false"),
 
 	/* Images. */
 	{.name = "ECS_IMAGE_PULL_BEHAVIOR",
@@ -123,12 +123,6 @@ const struct setting settings[] = {
 	DURATION("ECS_IMAGE_PULL_INACTIVITY_TIMEOUT", image_pull_inactivity_timeout_usec, "1m", MIN,
                  0, RANGE_CLAMP),
 	DURATION("ECS_IMAGE_PULL_TIMEOUT", image_pull_timeout_usec, "2h", 1, 0, RANGE_DEFAULT),
-	BOOLEAN("ECS_DISABLE_IMAGE_CLEANUP", image_cleanup_disabled, "false"),
-	DURATION("ECS_IMAGE_CLEANUP_INTERVAL", image_cleanup_interval_usec, "30m", 10 * MIN, 0,
-                 RANGE_DEFAULT),
-	DURATION("ECS_IMAGE_MINIMUM_CLEANUP_AGE", image_minimum_cleanup_age_usec, "1h", 0, 0,
-                 RANGE_DEFAULT),
-	NUMBER("ECS_NUM_IMAGES_DELETE_PER_CYCLE", images_deleted_per_cycle, "5", 1, UINT32_MAX),
 
 	/* Network. */
 	{.name = "ECS_BRIDGE_NAME",
@@ -146,7 +140,6 @@ const struct setting settings[] = {
          .kind = KIND_PORT_RANGE,
          AT(dynamic_port_first),
          .default_text = "49153-65535"}, /* unless the kernel says otherwise */
-	BOOLEAN("ECS_EXCLUDE_IPV6_PORTBINDING", exclude_ipv6_port_binding, "true"),
 
 	/* Endpoint for containers. */
 	{.name = "ECS_TASK_METADATA_RPS_LIMIT",
@@ -163,13 +156,15 @@ const struct setting settings[] = {
 	/* The agent itself. */
 	{.name = "ECS_LOGLEVEL", .kind = KIND_WORD, AT(log_level), .default_text = "info"},
 
-	/* Read where they are used: lib/http, lib/aws_credentials, config_endpoint(). */
+	/* Read where they are used: agent/config/registry_auth, lib/http, lib/aws_credentials,
+         * config_endpoint(). */
+	PASSED_ON("ECS_ENGINE_AUTH_TYPE"),
+	PASSED_SECRET("ECS_ENGINE_AUTH_DATA"),
 	PASSED_SECRET("AWS_ACCESS_KEY_ID"),
 	PASSED_SECRET("AWS_SECRET_ACCESS_KEY"),
 	PASSED_SECRET("AWS_SESSION_TOKEN"),
 	PASSED_ON("AWS_PROFILE"),
 	PASSED_ON("AWS_SHARED_CREDENTIALS_FILE"),
-	PASSED_ON("AWS_EC2_METADATA_DISABLED"),
 	PASSED_ON("AWS_EC2_METADATA_SERVICE_ENDPOINT"),
 	PASSED_ON("AWS_ENDPOINT_URL"),
 	PASSED_ON("AWS_ENDPOINT_URL_ECS"),
@@ -195,11 +190,6 @@ const struct setting settings[] = {
 	UNSUPPORTED("ECS_DATADIR", NULL, "use --state-dir"),
 	UNSUPPORTED("ECS_HOST_DATA_DIR", NULL, "use --state-dir"),
 	UNSUPPORTED("ECS_CHECKPOINT", "true", "state is always kept"),
-	{.name = "ECS_ENGINE_AUTH_TYPE", .support = SETTING_UNSUPPORTED, .kind = KIND_TEXT},
-	{.name = "ECS_ENGINE_AUTH_DATA",
-         .support = SETTING_UNSUPPORTED,
-         .kind = KIND_TEXT,
-         .is_secret = true},
 	UNSUPPORTED("ECS_LOGLEVEL_ON_INSTANCE", "none",
                     "the log goes to the journal: use ECS_LOGLEVEL"),
 	UNSUPPORTED("ECS_LOGFILE", NULL, "the log goes to the journal"),
@@ -215,6 +205,13 @@ const struct setting settings[] = {
 	UNSUPPORTED("ECS_DISABLE_DOCKER_HEALTH_CHECK", "true", "health checks are not run"),
 	UNSUPPORTED("ECS_SELINUX_CAPABLE", "false", NULL),
 	UNSUPPORTED("ECS_APPARMOR_CAPABLE", "false", NULL),
+	UNSUPPORTED("ECS_DISABLE_IMAGE_CLEANUP", "true", NO_CLEANUP),
+	UNSUPPORTED("ECS_IMAGE_CLEANUP_INTERVAL", NULL, NO_CLEANUP),
+	UNSUPPORTED("ECS_IMAGE_MINIMUM_CLEANUP_AGE", NULL, NO_CLEANUP),
+	UNSUPPORTED("ECS_NUM_IMAGES_DELETE_PER_CYCLE", NULL, NO_CLEANUP),
+	UNSUPPORTED("ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2", "false", NULL),
+	UNSUPPORTED("ECS_EXCLUDE_IPV6_PORTBINDING", "true", "published ports are IPv4"),
+	UNSUPPORTED("AWS_EC2_METADATA_DISABLED", "false", NULL),
 	UNSUPPORTED("NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE", NULL,
                     "all images here are those of tasks"),
 	UNSUPPORTED("NONECS_NUM_CONTAINERS_DELETE_PER_CYCLE", NULL,
