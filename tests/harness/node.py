@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import uuid
 
-from controlplane.client import StandIn, wait_for
+from controlplane.client import StandIn, StandInError, wait_for
 
 DAEMONS = ("launcher", "metadata", "logs", "agent")
 USERS = {"metadata": "ecs-metadata", "logs": "ecs-logs", "agent": "ecs-agent"}
@@ -161,6 +161,18 @@ class Node:
         return self.processes[daemon].pid
 
     # Looking
+
+    def log_events(self, group, stream=None):
+        """Events that have arrived in CloudWatch Logs; none while the group does not exist."""
+        try:
+            return self.standin.log_events(group, stream)
+        except StandInError as error:
+            if "ResourceNotFoundException" not in str(error):
+                raise
+            return []
+
+    def logs(self, group, stream=None):
+        return [event["message"] for event in self.log_events(group, stream)]
 
     def supervisor_pid(self, arn):
         """The pid of a task's ecs-task."""

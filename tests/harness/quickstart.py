@@ -76,14 +76,14 @@ def run(node, reference):
     say(f"  http           127.0.0.1:{binding['hostPort']} -> container port "
         f"{binding['containerPort']}: {page.strip()}")  # fmt: skip
     credentials = wait_for(
-        lambda: shown(standin.logs("quickstart")), 60,
+        lambda: shown(node.logs("quickstart")), 60,
         lambda: f"the credentials were not logged: {standin.logs('quickstart')}",
     )  # fmt: skip
     check_credentials(credentials, arn)
     standin.stop_task(arn)
     stopped = standin.wait_task(arn, "STOPPED", 60)
     wait_for(
-        lambda: "stopping" in standin.logs("quickstart"), 60,
+        lambda: "stopping" in node.logs("quickstart"), 60,
         lambda: f"the last line was not delivered: {standin.logs('quickstart')}",
     )  # fmt: skip
     node.wait_clean(60)

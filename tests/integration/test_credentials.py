@@ -20,14 +20,14 @@ def sdk(registry, tmp_path_factory):
 def log_json(node, group):
     def documents():
         found = []
-        for line in node.standin.logs(group):
+        for line in node.logs(group):
             try:
                 found.append(json.loads(line))
             except ValueError:
                 continue
         return [d for d in found if isinstance(d, dict)]
 
-    return wait_for(documents, 90, lambda: f"log is {node.standin.logs(group)}")
+    return wait_for(documents, 90, lambda: f"log is {node.logs(group)}")
 
 
 def address(found):
@@ -70,11 +70,11 @@ def test_an_unmodified_awscli_calls_with_its_task_role(node, sdk):
 def test_another_task_that_knows_the_uri_is_refused(node, busybox):
     victim = node.standin.run_task(task(container(busybox, "echo $AWS_CONTAINER_CREDENTIALS_RELATIVE_URI; " + LONG, logs="victim")))
     node.standin.wait_task(victim, "RUNNING")
-    uri = wait_for(lambda: node.standin.logs("victim"), 60, "no uri")[0]
+    uri = wait_for(lambda: node.logs("victim"), 60, "no uri")[0]
     script = f"wget -S -O - http://169.254.170.2{uri} 2>&1; echo done"
     thief = node.standin.run_task(task(container(busybox, script, logs="thief")))
     node.standin.wait_task(thief, "STOPPED")
-    lines = wait_for(lambda: "done" in node.standin.logs("thief") and node.standin.logs("thief"), 60, "no log")
+    lines = wait_for(lambda: "done" in node.logs("thief") and node.logs("thief"), 60, "no log")
     text = "\n".join(lines)
     assert "400" in text and "AccessKeyId" not in text
     node.standin.stop_task(victim)
@@ -85,7 +85,7 @@ def test_a_neighbour_that_routes_the_address_through_the_task_is_refused(node, b
     script = "echo $AWS_CONTAINER_CREDENTIALS_RELATIVE_URI $(hostname -i); " + LONG
     victim = node.standin.run_task(task(container(busybox, script, logs="victim")))
     node.standin.wait_task(victim, "RUNNING")
-    uri, ip = wait_for(lambda: node.standin.logs("victim"), 60, "no uri")[0].split()
+    uri, ip = wait_for(lambda: node.logs("victim"), 60, "no uri")[0].split()
     script = (
         "ip addr del 169.254.170.2/32 dev lo; "
         f"ip route add 169.254.170.2/32 via {ip} && echo routed; "
@@ -95,7 +95,7 @@ def test_a_neighbour_that_routes_the_address_through_the_task_is_refused(node, b
         task(container(busybox, script, logs="thief", linuxParameters={"capabilities": {"add": ["NET_ADMIN"]}}))
     )
     node.standin.wait_task(thief, "STOPPED", 60)
-    lines = wait_for(lambda: "done" in node.standin.logs("thief") and node.standin.logs("thief"), 60, "no log")
+    lines = wait_for(lambda: "done" in node.logs("thief") and node.logs("thief"), 60, "no log")
     text = "\n".join(lines)
     assert "routed" in text and "AccessKeyId" not in text
     node.standin.stop_task(victim)
@@ -109,8 +109,8 @@ def test_a_container_may_bind_port_80_of_all_addresses(node, busybox):
     )
     arn = node.standin.run_task(task(container(busybox, script, logs="port80")))
     node.standin.wait_task(arn, "STOPPED")
-    wait_for(lambda: node.standin.logs("port80") == ["root:x:0:", "1"], 60,
-             lambda: f"{node.standin.logs('port80')}")  # fmt: skip
+    wait_for(lambda: node.logs("port80") == ["root:x:0:", "1"], 60,
+             lambda: f"{node.logs('port80')}")  # fmt: skip
 
 
 def test_credentials_are_served_while_the_agent_is_away_and_refreshed_after(node, busybox):
@@ -142,7 +142,7 @@ def test_metadata_describes_the_task(node, busybox):
     script = 'wget -q -O - "$ECS_CONTAINER_METADATA_URI_V4/task"; echo; wget -q -O - "$ECS_CONTAINER_METADATA_URI_V4"; echo'
     arn = node.standin.run_task(task(container(busybox, script, logs="meta"), family="fam"))
     node.standin.wait_task(arn, "STOPPED")
-    wait_for(lambda: len(log_json(node, "meta")) == 2, 60, lambda: f"{node.standin.logs('meta')}")
+    wait_for(lambda: len(log_json(node, "meta")) == 2, 60, lambda: f"{node.logs('meta')}")
     whole, own = log_json(node, "meta")
     assert whole["TaskARN"] == arn and whole["Family"] == "fam" and whole["Cluster"] == "default"
     assert own["Name"] == "app" and own["Networks"][0]["NetworkMode"] == "bridge"

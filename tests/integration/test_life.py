@@ -14,7 +14,7 @@ COUNT = "i=0; trap 'exit 42' TERM; while :; do i=$((i+1)); echo tick $i; usleep 
 
 
 def ticks(node):
-    return [int(line.split()[1]) for line in node.standin.logs("g") if line.startswith("tick ")]
+    return [int(line.split()[1]) for line in node.logs("g") if line.startswith("tick ")]
 
 
 def start(node, busybox, command=COUNT, **more):
@@ -87,7 +87,7 @@ def test_a_killed_supervisor_takes_all_its_processes_and_is_reported(node, regis
     os.kill(node.supervisor_pid(arn), signal.SIGKILL)
     found = node.standin.wait_task(arn, "STOPPED")
     wait_for(lambda: not any(pathlib.Path(f"/proc/{p}").exists() for p in pids), 20, "processes survive")
-    assert found["containers"][0].get("reason") or found.get("reason")
+    assert found["containers"][0].get("reason") or found.get("stoppedReason")
     assert container_pids(node, other), "another task was hit"
     node.standin.stop_task(other)
     assert node.standin.wait_task(other, "STOPPED")["containers"][0]["exitCode"] == 42
@@ -122,8 +122,8 @@ def test_killing_the_agent_at_any_moment_of_a_start_runs_nothing_twice(node, bus
         assert "exitCode" in found["containers"][0], found
     node.wait_clean(60)
     lines = wait_for(
-        lambda: len(node.standin.logs("g")) >= len(arns) and node.standin.logs("g"), 60,
-        lambda: f"{node.standin.logs('g')}",
+        lambda: len(node.logs("g")) >= len(arns) and node.logs("g"), 60,
+        lambda: f"{node.logs('g')}",
     )  # fmt: skip
     hosts = [line.split()[2] for line in lines if line.startswith("once ")]
     assert len(hosts) == len(set(hosts)) == len(arns)

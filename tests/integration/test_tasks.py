@@ -22,15 +22,15 @@ def run_to_end(node, definition, timeout=60):
 
 def wait_log(node, predicate, group="g", timeout=60):
     return wait_for(
-        lambda: predicate(node.standin.logs(group)) and node.standin.logs(group), timeout,
-        lambda: f"log is {node.standin.logs(group)}",
+        lambda: predicate(node.logs(group)) and node.logs(group), timeout,
+        lambda: f"log is {node.logs(group)}",
     )  # fmt: skip
 
 
 def test_a_task_runs_logs_and_reports_its_exit_code(node, busybox):
     found = run_to_end(node, task(container(busybox, "echo hello; echo there >&2; exit 3")))
     assert only(found)["exitCode"] == 3
-    assert [s["status"] for s in found["timeline"]][-1] == "STOPPED"
+    assert [e["status"] for e in found["timeline"] if e["event"] == "state-change"][-1] == "STOPPED"
     lines = wait_log(node, lambda lines: len(lines) == 2)
     assert sorted(lines) == ["hello", "there"]
     node.wait_clean()
@@ -103,7 +103,7 @@ def test_a_container_that_ignores_sigterm_is_killed_after_its_timeout(node, busy
 def test_a_dynamic_port_is_reported_and_answers(node, busybox):
     definition = task(
         container(busybox, "echo hi >/tmp/index.html; exec httpd -f -p 80 -h /tmp",
-                  portMappings=[{"containerPort": 80, "hostPort": 0}])
+                  portMappings=[{"containerPort": 80, "hostPort": 0}], stopTimeout=2)
     )  # fmt: skip
     arn = node.standin.run_task(definition)
     found = node.standin.wait_task(arn, "RUNNING")
@@ -153,7 +153,7 @@ def test_dependencies_are_started_in_order(node, busybox):
     )  # fmt: skip
     run_to_end(node, definition)
     lines = wait_log(node, lambda lines: len(lines) == 2)
-    events = sorted(node.standin.log_events("g"), key=lambda e: e["timestamp"])
+    events = sorted(node.log_events("g"), key=lambda e: e["timestamp"])
     assert [e["message"] for e in events] == ["first", "second"], lines
 
 
@@ -165,8 +165,8 @@ def test_a_malformed_task_is_stopped_with_its_reason_and_the_agent_goes_on(node,
     }  # fmt: skip
     arn = node.standin.send_task(bad)
     found = node.standin.wait_task(arn, "STOPPED")
-    assert "UnrecogniedTaskError: Error loading task - " in found["reason"]
-    assert "links" in found["reason"]
+    assert "UnrecogniedTaskError: Error loading task - " in found["stoppedReason"]
+    assert "links" in found["stoppedReason"]
     assert only(run_to_end(node, task(container(busybox, "exit 0"))))["exitCode"] == 0
 
 
@@ -199,9 +199,9 @@ def test_mounts_and_limits_are_what_was_asked_for(node, busybox, tmp_path):
     shared.mkdir()
     (shared / "canary").write_text("from the host\n")
     script = (
-        "cat /host/canary; echo x >/host/new 2>/dev/null && echo host-writable; "
+        "cat /host/canary; (echo x >/host/new) 2>/dev/null && echo host-writable; "
         "grep ' /scratch ' /proc/mounts | grep -v noexec | grep -c nosuid; "
-        "echo x >/x 2>/dev/null || echo root-readonly; ulimit -n; hostname; id -u; pwd; "
+        "(echo x >/x) 2>/dev/null || echo root-readonly; ulimit -n; hostname; id -u; pwd; "
         "cat /proc/sys/net/core/somaxconn; grep -c extra.example /etc/hosts; df -k /dev/shm | tail -1 | awk '{print $2}'"
     )
     definition = task(
