@@ -2,10 +2,12 @@
 #include "lib/fd.h"
 
 #include <dirent.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -148,12 +150,16 @@ int file_replace(int dir_fd, const char *path, const void *data, size_t len, mod
 {
 	_cleanup_close_ int fd = -EBADF;
 	char tmp[PATH_MAX];
+	uint64_t id;
 	int r;
 
-	if (snprintf(tmp, sizeof(tmp), "%s.tmp", path) >= (int)sizeof(tmp))
+	/* Others may be replacing the same file now; a pid would not tell us apart, since every
+	 * ecs-task is process 1 of its own namespace. */
+	if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+		return -EIO;
+	if (snprintf(tmp, sizeof(tmp), "%s.%016" PRIx64 ".tmp", path, id) >= (int)sizeof(tmp))
 		return -ENAMETOOLONG;
 
-	(void)unlinkat(dir_fd, tmp, 0); /* what a crash may have left */
 	fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0)
 		return -errno;

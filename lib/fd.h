@@ -49,7 +49,8 @@ int file_write(int dir_fd, const char *path, const char *text);
 
 /*
  * Replace a file as a whole: write to a temporary name beside it, fsync, rename, fsync the
- * directory. After a crash the old or the new content is there, never a part.
+ * directory. After a crash the old or the new content is there, never a part (and perhaps a
+ * "<path>.<16 hex digits>.tmp" that nobody reads). Several processes may do it at once: one wins.
  */
 int file_replace(int dir_fd, const char *path, const void *data, size_t len, mode_t mode);
 

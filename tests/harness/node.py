@@ -189,11 +189,16 @@ class Node:
     def task_processes(self, arn):
         """Pids of everything in the cgroups of a task, its supervisor included."""
         name = "ecstasks-" + arn.rsplit("/", 1)[1]
+        return self._pids_below(self._cgroup_dirs(name))
+
+    @staticmethod
+    def _pids_below(directories):
+        """Processes in these cgroups and below; cgroups may go away meanwhile."""
         pids = set()
-        for procs in self._cgroup_dirs(name):
-            for path in procs.rglob("cgroup.procs"):
+        for directory in directories:
+            for path, _, _ in os.walk(directory):
                 try:
-                    pids |= {int(line) for line in path.read_text().split()}
+                    pids |= {int(n) for n in pathlib.Path(path, "cgroup.procs").read_text().split()}
                 except OSError:
                     continue
         return pids - {0}
@@ -271,18 +276,8 @@ class Node:
                 shutil.rmtree(self.base, ignore_errors=True)
 
     def _kill_tasks(self):
-        def pids():
-            found = set()
-            for directory in self._cgroup_dirs():
-                for path in directory.rglob("cgroup.procs"):
-                    try:
-                        found |= {int(line) for line in path.read_text().split()}
-                    except OSError:
-                        continue
-            return found - {0}
-
         def ended():
-            left = pids()
+            left = self._pids_below(self._cgroup_dirs())
             for pid in left:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -290,7 +285,7 @@ class Node:
                     pass
             return not left
 
-        wait_for(ended, 20, lambda: f"processes {pids()} do not end")
+        wait_for(ended, 20, lambda: f"processes {self._pids_below(self._cgroup_dirs())} do not end")
 
     def _remove_network(self):
         program = programs_dir() / "ecs-network"
@@ -303,16 +298,11 @@ class Node:
     def _remove_cgroups(self):
         def removed():
             for directory in list(self._cgroup_dirs()):
-                for path in sorted(directory.rglob("*"), key=lambda p: -len(p.parts)):
-                    if path.is_dir():
-                        try:
-                            path.rmdir()
-                        except OSError:
-                            pass
-                try:
-                    directory.rmdir()
-                except OSError:
-                    pass
+                for path, _, _ in os.walk(directory, topdown=False):
+                    try:
+                        os.rmdir(path)
+                    except OSError:
+                        pass
             return not list(self._cgroup_dirs())
 
         wait_for(removed, 20, lambda: f"cgroups {list(self._cgroup_dirs())} cannot be removed")

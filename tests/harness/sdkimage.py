@@ -12,7 +12,8 @@ EXCLUDE = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
 CACHE = pathlib.Path(os.environ.get("ECS_TEST_CACHE", "/var/cache/ecs-agent-tests"))
 
 
-def _root_tar():
+def make():
+    """The root file system as a tar, from the cache where it is. Needs Debian's registry."""
     options = [f"--dpkgopt=path-exclude={path}" for path in EXCLUDE]
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", *options, "bookworm"]
     name = hashlib.sha256(" ".join(command).encode()).hexdigest()[:16]
@@ -32,5 +33,9 @@ def push(work, reference):
     """Push the image to a registry on loopback."""
     layout = pathlib.Path(work) / "sdk-layout"
     config = {"Cmd": ["/bin/bash"], "Env": ["PATH=/usr/bin:/bin", "HOME=/root"]}
-    images.write_layout(layout, [_root_tar().read_bytes()], config)
+    images.write_layout(layout, [make().read_bytes()], config)
     images.push(layout, reference)
+
+
+if __name__ == "__main__":
+    make()

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "lib/fd.h"
 
@@ -50,6 +51,36 @@ static void test_a_file_is_replaced_as_a_whole(void **state)
 	assert_int_equal(fstatat(f->fd, "f", &st, 0), 0);
 	assert_int_equal(st.st_mode & 07777, 0640);
 	assert_int_equal(faccessat(f->fd, "f.tmp", F_OK, 0), -1);
+}
+
+static void test_replacing_at_once_leaves_one_whole_file(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_free_ char *text = NULL;
+	size_t len;
+	int status;
+
+	for (int i = 0; i < 8; i++) {
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			char data[8192];
+			int r = 0;
+
+			memset(data, 'a' + i, sizeof(data));
+			for (int k = 0; k < 50 && r == 0; k++)
+				r = file_replace(f->fd, "f", data, sizeof(data), 0600);
+			_exit(r == 0 ? 0 : 1);
+		}
+	}
+	for (int i = 0; i < 8; i++) {
+		assert_true(wait(&status) > 0);
+		assert_int_equal(status, 0);
+	}
+	assert_int_equal(file_read(f->fd, "f", 10000, &text, &len), 0);
+	assert_int_equal(len, 8192);
+	assert_int_equal(strspn(text, (char[]){text[0], '\0'}), 8192);
 }
 
 static void test_reading_is_bounded(void **state)
@@ -101,6 +132,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_a_file_is_replaced_as_a_whole, setup,
+	                                        teardown),
+		cmocka_unit_test_setup_teardown(test_replacing_at_once_leaves_one_whole_file, setup,
 	                                        teardown),
 		cmocka_unit_test_setup_teardown(test_reading_is_bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_removal_does_not_follow_links, setup,
