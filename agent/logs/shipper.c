@@ -22,8 +22,9 @@
 #include "lib/parse.h"
 
 #define LOOK_AGAIN_USEC (5 * 1000000ull)
-/* IN_ATTRIB: the writer makes a directory first and gives it to our group then. */
-#define TREE_MASK (IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_DELETE_SELF)
+/* IN_ATTRIB: the writer makes a directory first and gives it to our group then. IN_DELETE: a
+ * stream's own watch does not tell, since the stream holds its directory open. */
+#define TREE_MASK (IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_DELETE | IN_DELETE_SELF)
 
 struct item { /* a stream and its place here */
 	struct shipper *shipper;
@@ -56,7 +57,7 @@ struct shipper {
 	struct item_queue queues[2]; /* [1]: failing */
 	sd_event_source *turns, *look_again, *idle, *stop;
 	uint64_t requests[2], bytes[2]; /* under way; [1]: of failing streams */
-	bool stopping;
+	bool stopping, said_no_watch;
 };
 
 static int take_turn(sd_event_source *s, void *userdata);
@@ -203,6 +204,15 @@ static void look_again_later(struct shipper *shipper)
 	(void)sd_event_source_set_enabled(shipper->look_again, SD_EVENT_ONESHOT);
 }
 
+/* Nothing tells us of changes there: look every few seconds. Said once. */
+static void go_without_watch(struct shipper *shipper, const struct err *err)
+{
+	if (!shipper->said_no_watch)
+		log_warning(NULL, 0, "%s; looking every few seconds instead", err->text);
+	shipper->said_no_watch = true;
+	look_again_later(shipper);
+}
+
 /* Called for each directory below one of the spool, with its name. */
 typedef void (*found_fn)(int dir_fd, const char *name, void *userdata);
 
@@ -295,10 +305,8 @@ static int watch_task(struct shipper *shipper, struct task_dir *task)
 
 	snprintf(path, sizeof(path), "%s/%s", shipper->spool_path, task->id);
 	r = watch_new(shipper->watcher, path, TREE_MASK, on_task_dir, task, &task->watch, &err);
-	if (r < 0 && r != -ENOENT) {
-		log_warning(NULL, 0, "%s; looking every few seconds instead", err.text);
-		look_again_later(shipper);
-	}
+	if (r < 0 && r != -ENOENT)
+		go_without_watch(shipper, &err);
 	return r == -ENOENT ? r : 0;
 }
 
@@ -336,10 +344,8 @@ static void scan_spool(struct shipper *shipper)
 	int r;
 
 	if (!shipper->watch && watch_new(shipper->watcher, shipper->spool_path, TREE_MASK, on_spool,
-	                                 shipper, &shipper->watch, &err) < 0) {
-		log_warning(NULL, 0, "%s; looking every few seconds instead", err.text);
-		look_again_later(shipper);
-	}
+	                                 shipper, &shipper->watch, &err) < 0)
+		go_without_watch(shipper, &err);
 	r = for_each_dir(shipper->spool_fd, ".", task_found, shipper);
 	if (r < 0) {
 		log_warning(NULL, r, "list the spool");
@@ -360,9 +366,12 @@ static void on_spool(uint32_t mask, const char *name, void *userdata)
 static void on_task_dir(uint32_t mask, const char *name, void *userdata)
 {
 	struct task_dir *task = userdata;
+	struct item *item;
 
 	if (mask & (IN_DELETE_SELF | IN_IGNORED))
 		task_dir_free(task);
+	else if (mask & IN_DELETE && (item = item_find(task->shipper, task->id, name)))
+		log_stream_removed(item->stream);
 	else if (mask & IN_Q_OVERFLOW || (*name && *name != '.'))
 		scan_task(task);
 }

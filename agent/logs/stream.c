@@ -283,16 +283,21 @@ static void collect(struct log_stream *stream)
 		queue(stream);
 }
 
+void log_stream_removed(struct log_stream *stream)
+{
+	if (stream->state == STREAM_SENDING)
+		stream->env->sent(stream->userdata, stream->batch_bytes);
+	log_warning(&stream->log, 0, "the spool directory was removed by somebody else");
+	stream->env->finished(stream->userdata);
+}
+
 static void on_watch(uint32_t mask, const char *name, void *userdata)
 {
 	struct log_stream *stream = userdata;
 	bool is_segment = strstr(name, ".seg") != NULL;
 
 	if (mask & (IN_DELETE_SELF | IN_IGNORED)) {
-		if (stream->state == STREAM_SENDING)
-			stream->env->sent(stream->userdata, stream->batch_bytes);
-		log_warning(&stream->log, 0, "the spool directory was removed by somebody else");
-		stream->env->finished(stream->userdata);
+		log_stream_removed(stream);
 		return;
 	}
 	/* Our own position file moves here as well. */

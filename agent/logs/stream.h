@@ -69,6 +69,9 @@ bool log_stream_writes_files(const struct log_stream *stream);
 /* There may be keys now. */
 void log_stream_keys_changed(struct log_stream *stream);
 
+/* Somebody else has removed the directory. The stream finishes. */
+void log_stream_removed(struct log_stream *stream);
+
 /* Look whether there is more: at the start, and every few seconds where it could not be watched. */
 void log_stream_look(struct log_stream *stream);
 bool log_stream_is_watched(const struct log_stream *stream);

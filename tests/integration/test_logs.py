@@ -5,9 +5,11 @@ import os
 import pathlib
 import pwd
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -53,6 +55,7 @@ class Shipper:
         self.metadata.start()
         self.process = None
         self.arguments = []
+        self.wrapper = []  # of the command line
         self.environment = {}
 
     def start(self):
@@ -67,13 +70,16 @@ class Shipper:
         ]  # fmt: skip
         with open(self.dir / "ecs-logs.log", "ab") as log:
             self.process = subprocess.Popen(
-                users.as_user("ecs-logs", command), env=environment | self.environment,
+                self.wrapper + users.as_user("ecs-logs", command), env=environment | self.environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         return self
 
     def log(self):
         return (self.dir / "ecs-logs.log").read_text(errors="replace")
+
+    def maps(self):
+        return pathlib.Path(f"/proc/{self.process.pid}/maps").read_text()
 
     def stop(self):
         """An orderly end; returns how long it took."""
@@ -646,3 +652,84 @@ def test_a_log_configuration_that_cannot_be_followed_leaves_the_spool_alone(ship
     good.end()
     shipper.wait_gone(good)
     assert stream.segments() == ["00000001.seg"]
+
+
+# A user namespace of its own, with all ids (which a process outside must map), has limits of its own.
+IN_NAMESPACE_WITH_TWO_WATCHES = """
+import ctypes, os, sys
+entered, enter = os.pipe()
+pid = os.getpid()
+mapper = os.fork()
+if mapper == 0:
+    os.read(entered, 1)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write("0 0 65536")
+    os._exit(0)
+assert ctypes.CDLL(None).unshare(0x10000000) == 0
+os.write(enter, b"x")
+assert os.waitpid(mapper, 0)[1] == 0
+with open("/proc/sys/user/max_inotify_watches", "w") as file:
+    file.write("2")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_without_inotify_watches_it_still_finds_everything(shipper):
+    """The user's watches are used up (here: allowed are two): the rest is looked at now and then."""
+    shipper.wrapper = [sys.executable, "-c", IN_NAMESPACE_WITH_TWO_WATCHES]
+    shipper.start()
+    first = shipper.stream("first", task="one")
+    first.lines("a")
+    shipper.wait_messages("first", ["a"])
+    wait_for(lambda: "No space left on device" in shipper.log(), 10, shipper.log)
+    first.lines("b")
+    second = shipper.stream("second", task="two")
+    second.lines("c")
+    shipper.wait_messages("first", ["a", "b"])
+    shipper.wait_messages("second", ["c"])
+    for stream in (first, second):
+        stream.end()
+        shipper.wait_gone(stream)
+
+
+def test_a_sink_that_is_down_costs_no_memory(shipper):
+    """Two hundred MiB wait for a sink that takes the requests and never answers."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(300)
+        line = "x" * 1000 + "\n"
+        for i in range(100):
+            options = {
+                "awslogs-group": "g", "awslogs-stream": f"deaf{i}",
+                "awslogs-endpoint": f"http://127.0.0.1:{deaf.getsockname()[1]}",
+                "awslogs-create-stream": "false",
+            }  # fmt: skip
+            stream = shipper.stream(f"deaf{i}", options=options)
+            for _ in range(20):
+                stream.record(line * 100)
+            stream.flush()
+        shipper.start()
+
+        def peak():
+            status = pathlib.Path(f"/proc/{shipper.process.pid}/status").read_text()
+            return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)[1]) * 1024
+
+        wait_for(lambda: peak() > 48 << 20, 30, lambda: f"{peak()} bytes\n{shipper.log()[-2000:]}")
+        wait_for(lambda: shipper.log().count("not delivered") >= 40, 60, shipper.log)
+        assert peak() < (120 << 20 if "asan" not in shipper.maps() else 400 << 20)
+
+
+def test_a_directory_that_somebody_removes_is_forgotten(shipper):
+    shipper.arguments = ["--exit-when-idle"]
+    stream = shipper.stream("app")
+    shipper.start()
+    stream.lines("one")
+    shipper.wait_messages("app", ["one"])
+    shutil.rmtree(stream.dir)
+    wait_for(lambda: "removed by somebody else" in shipper.log(), 10, shipper.log)
+    stream = shipper.stream("app")
+    stream.lines("two")
+    stream.end()
+    shipper.wait_messages("app", ["one", "two"])
+    shipper.wait_gone(stream)
