@@ -156,16 +156,6 @@ void container_exited(struct engine_container *ec, struct json_object *exit)
 	if (json_get_u64(exit, "time", INT64_MAX, &time, NULL) == -ENOENT)
 		(void)json_get_u64(exit, "exitTime", INT64_MAX, &time, NULL);
 
-	if (!has_code && ec->recreate && ec->c->known < TASK_STATUS_RUNNING) {
-		/* Made before a restart, never started: now it can be made anew. */
-		ec->recreate = false;
-		ec->op = OP_NONE;
-		ec->stop_tries = 0;
-		ec->stop_retry = sd_event_source_disable_unref(ec->stop_retry);
-		ec->made = ec->attached = ec->served = false;
-		engine_changed(ec->et);
-		return;
-	}
 	if (oom_killed)
 		container_set_reason(ec, "OutOfMemoryError",
 		                     "Container killed due to memory usage");

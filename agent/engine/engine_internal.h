@@ -81,7 +81,6 @@ struct engine_container {
 	bool made;                   /* "create" succeeded */
 	bool attached;               /* has its network */
 	bool served;                 /* its endpoint is answered */
-	bool recreate;               /* made before a restart and never started: made anew */
 	bool may_run;                /* a start without an answer */
 	uint64_t waiting_since_usec; /* for network or metadata, monotonic; 0: not waiting */
 

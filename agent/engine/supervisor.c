@@ -202,14 +202,24 @@ void supervisor_launch(struct engine_task *et)
 
 /* Find again. */
 
-static void merge_container(struct engine_container *ec, struct json_object *entry)
+/* Made, but not started: "create" answers once more with the descriptors, unless they are here. */
+static void merge_created(struct engine_container *ec)
+{
+	ec->may_run = false;
+	if (ec->netns_fd >= 0 || ec->attached || ec->served)
+		ec->made = true;
+	else
+		ec->made = false;
+}
+
+static void merge_container(struct engine_container *ec, struct json_object *entry,
+                            bool *ret_starting)
 {
 	const char *status = json_text(entry, "status");
 	uint64_t time = 0;
 
 	if (!status)
 		return;
-	ec->made = true;
 	(void)json_get_u64(entry, "cgroupId", UINT64_MAX, &ec->c->cgroup_id, NULL);
 	if (json_get_u64(entry, "startedTime", INT64_MAX, &time, NULL) == 0 && time > 0 &&
 	    ec->c->started_realtime_usec == 0)
@@ -217,14 +227,15 @@ static void merge_container(struct engine_container *ec, struct json_object *ent
 
 	if (strcmp(status, "running") == 0) {
 		ec->may_run = false;
-		ec->attached = ec->served = true;
+		ec->made = ec->attached = ec->served = true;
 		container_reach(ec, TASK_STATUS_RUNNING);
 	} else if (strcmp(status, "stopped") == 0) {
+		ec->made = true;
 		container_exited(ec, entry);
+	} else if (strcmp(status, "starting") == 0) {
+		*ret_starting = true;
 	} else if (ec->c->known < TASK_STATUS_RUNNING && ec->op == OP_NONE) {
-		/* Its namespace and sockets went with the old connection's messages. */
-		ec->may_run = false;
-		ec->recreate = ec->netns_fd < 0 && ec->endpoint_fd < 0 && !ec->served;
+		merge_created(ec);
 	}
 }
 
@@ -251,7 +262,34 @@ static void vanish(struct engine_container *ec)
 		return;
 	}
 	/* Never started: it can be made again. */
-	ec->made = ec->attached = ec->served = ec->recreate = false;
+	ec->made = ec->attached = ec->served = false;
+}
+
+static bool merge_state(struct engine_task *et, struct json_object *containers)
+{
+	bool starting = false;
+
+	for (size_t i = 0; i < et->task->n_containers; i++) {
+		struct engine_container *ec = &et->containers[i];
+		struct json_object *entry = find_entry(containers, ec->c->name);
+
+		if (entry)
+			merge_container(ec, entry, &starting);
+		else
+			vanish(ec);
+	}
+	engine_save(et);
+	return starting;
+}
+
+static int ask_state(struct engine_task *et);
+
+static int on_ask_again(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	(void)ask_state(userdata); /* a broken connection is noticed as such */
+	return 0;
 }
 
 static void on_state(int r, struct ipc_message *msg, const struct err *err, void *userdata)
@@ -270,17 +308,11 @@ static void on_state(int r, struct ipc_message *msg, const struct err *err, void
 		return;
 	}
 	(void)json_get_bool(msg->body, "ready", &ready, NULL);
-	if (json_get_array(msg->body, "containers", &containers, NULL) == 0)
-		for (size_t i = 0; i < et->task->n_containers; i++) {
-			struct engine_container *ec = &et->containers[i];
-			struct json_object *entry = find_entry(containers, ec->c->name);
-
-			if (entry)
-				merge_container(ec, entry);
-			else
-				vanish(ec);
-		}
-	engine_save(et);
+	if (json_get_array(msg->body, "containers", &containers, NULL) == 0 &&
+	    merge_state(et, containers)) {
+		again(et, on_ask_again); /* how the start ends was told to an earlier connection */
+		return;
+	}
 	if (ready) {
 		set_status(et, SUPERVISOR_READY);
 		return;
@@ -288,6 +320,12 @@ static void on_state(int r, struct ipc_message *msg, const struct err *err, void
 	set_status(et, SUPERVISOR_LAUNCHING);
 	if (send_setup(et, &failure) < 0)
 		launch_failed(et, &failure);
+}
+
+static int ask_state(struct engine_task *et)
+{
+	return peer_request(et->supervisor.peer, ipc_message_new("state", NULL), NULL, 0,
+	                    STATE_TIMEOUT_USEC, on_state, et);
 }
 
 /* Exits that the dead supervisor wrote before it died. */
@@ -353,8 +391,7 @@ static void find(struct engine_task *et)
 	}
 	r = peer_new(engine->loop, fd, false, &supervisor_ops, et, &et->supervisor.peer);
 	if (r >= 0)
-		r = peer_request(et->supervisor.peer, ipc_message_new("state", NULL), NULL, 0,
-		                 STATE_TIMEOUT_USEC, on_state, et);
+		r = ask_state(et);
 	if (r < 0) {
 		et->supervisor.peer = peer_free(et->supervisor.peer);
 		again(et, on_find);

@@ -178,13 +178,10 @@ static void advance(struct engine_container *ec)
 	}
 	if (et->supervisor.status != SUPERVISOR_READY || ec->may_run)
 		return;
-	if (ec->recreate)
-		container_stop(ec);
-	else if (!ec->made) {
-		if (dependencies_allow(ec))
-			container_create(ec);
-	} else
+	if (ec->made)
 		advance_made(ec);
+	else if (dependencies_allow(ec))
+		container_create(ec);
 }
 
 /* Ways down. */

@@ -34,7 +34,9 @@
  *      rules that allow; without them linux.devices may be used in every way).
  *      -> {"type":"created","container":"app","cgroupId":n} descriptors: network namespace and
  *         endpoint socket (bridge and none), none in host mode.
- *      Errors are named CannotCreateContainerError.
+ *      Repeated for a container of this id that has not been started: the same answer again, for an
+ *      ecs-agent that was restarted before it had the first. Errors are named
+ *      CannotCreateContainerError.
  *
  *  {"type":"start","container":"app","network":{"address":"172.29.0.5","prefix":16,
  *      "gateway":"172.29.0.1"}}            descriptors: host port sockets, held until the task ends
@@ -52,7 +54,7 @@
  *      exited without exitCode). -> {"type":"stopping"} at once; the event "exited" follows.
  *
  *  {"type":"state"} -> {"type":"state","ready":bool,"containers":[{"name","id","status":"created"|
- *      "running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime","cgroupId"}]}
+ *      "starting"|"running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime","cgroupId"}]}
  *  {"type":"sockets"} -> {"type":"sockets","containers":["app",...]} descriptors: the endpoint
  *      socket of each, in order, for an ecs-metadata that has lost its own.
  *  {"type":"end"}  all containers are stopped and their exits recorded by ecs-agent: removes

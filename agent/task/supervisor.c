@@ -191,7 +191,14 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 	if (r < 0)
 		return r;
 	err->name = "CannotCreateContainerError";
-	if (find_container(s, spec->name))
+	container = find_container(s, spec->name);
+	if (container && container->status == CONTAINER_CREATED &&
+	    strcmp(container->id, spec->id) == 0) {
+		answer_created(s, request,
+		               container); /* the first answer was lost with its reader */
+		return 0;
+	}
+	if (container)
 		return err_text(err, -EEXIST, "container %s exists already", spec->name);
 	if (s->n_containers == CONTAINERS_MAX)
 		return err_text(err, -E2BIG, "a task can have %d containers", CONTAINERS_MAX);
@@ -365,7 +372,7 @@ static struct json_object *container_state(const struct container *c)
 {
 	static const char *const words[] = {
 		[CONTAINER_CREATED] = "created",
-		[CONTAINER_STARTING] = "created",
+		[CONTAINER_STARTING] = "starting",
 		[CONTAINER_RUNNING] = "running",
 		[CONTAINER_STOPPED] = "stopped",
 	};

@@ -828,6 +828,19 @@ def test_requests_out_of_order_are_refused(host, task):
         task.create(["/bin/true"])
 
 
+def test_a_create_whose_answer_was_lost_is_answered_again(task):
+    container = task.spec(["/bin/sh", "-c", "echo once"])
+    task.call("create", container=container)
+    task.reconnect()
+    again = task.call("create", container=container)
+    assert again["container"] == "app" and again["cgroupId"]
+    task.call("start", container="app")
+    assert task.connection.event("exited", "app")["exitCode"] == 0
+    assert task.output("app") == "once\n"
+    with pytest.raises(RequestError, match="exists already"):
+        task.call("create", container=container)
+
+
 # --- the spool
 
 

@@ -149,10 +149,13 @@ static void on_create(struct fake_peer *peer, struct json_object *request)
 	int fds[2] = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)};
 
 	note(peer->world, "create:%s", name);
-	if (!c)
+	if (c) {
+		assert_string_equal(c->status, "created");
+	} else {
 		c = &task->containers[task->n_containers++];
-	*c = (struct fake_container){.status = "created"};
-	snprintf(c->name, sizeof(c->name), "%s", name);
+		*c = (struct fake_container){.status = "created"};
+		snprintf(c->name, sizeof(c->name), "%s", name);
+	}
 	json_add_string(body, "container", name);
 	json_add_u64(body, "cgroupId", 4242);
 	answer(peer, body, fds, 2);

@@ -243,7 +243,7 @@ static void test_restarted_agent_takes_up_what_runs_and_starts_nothing_twice(voi
 	assert_int_equal(exit_code(container_of(last_event(events), "app")), 7);
 }
 
-static void test_container_made_before_a_restart_is_made_anew_and_started_once(void **state)
+static void test_container_made_before_a_restart_is_asked_for_again_and_started(void **state)
 {
 	struct world *world = *state;
 
@@ -256,6 +256,7 @@ static void test_container_made_before_a_restart_is_made_anew_and_started_once(v
 	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
 	assert_int_equal(world_count(world, "create:app"), 2);
 	assert_int_equal(world_count(world, "start:app"), 2);
+	assert_int_equal(world_count(world, "stop:app"), 0);
 	assert_int_equal(world_count(world, "launch:t1"), 1);
 }
 
@@ -671,7 +672,7 @@ int main(void)
 		TEST(test_waiting_task_that_is_to_stop_stops_at_once),
 		TEST(test_task_that_can_never_fit_fails_and_blocks_nobody),
 		TEST(test_restarted_agent_takes_up_what_runs_and_starts_nothing_twice),
-		TEST(test_container_made_before_a_restart_is_made_anew_and_started_once),
+		TEST(test_container_made_before_a_restart_is_asked_for_again_and_started),
 		TEST(test_running_task_survives_a_restart_untouched),
 		TEST(test_dead_supervisor_is_reaped_and_its_containers_have_vanished),
 		TEST(test_exit_that_a_dead_supervisor_wrote_is_reported),
