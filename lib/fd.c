@@ -194,9 +194,36 @@ int dir_create_all(const char *path, mode_t mode)
 	return mkdir(buf, mode) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-static int remove_children(int dir_fd, dev_t dev);
+#define REMOVE_DEPTH_MAX 32 /* two descriptors and some stack each */
+#define REMOVE_NAMES_MAX 100000
 
-static int remove_entry(int dir_fd, const char *name, dev_t dev)
+/* A tree that is being removed. Whoever filled it may have nested directories by the ten thousand:
+ * what lies too deep is moved up to its top and removed from there. */
+struct removal {
+	int top_fd;
+	dev_t dev;
+	unsigned int n_moved;
+};
+
+static int remove_children(struct removal *removal, int dir_fd, unsigned int depth);
+
+static int move_to_top(struct removal *removal, int dir_fd, const char *name)
+{
+	for (; removal->n_moved < REMOVE_NAMES_MAX; removal->n_moved++) {
+		char moved[32];
+
+		snprintf(moved, sizeof(moved), ".removed-%u", removal->n_moved);
+		if (renameat2(dir_fd, name, removal->top_fd, moved, RENAME_NOREPLACE) == 0) {
+			removal->n_moved++;
+			return 0;
+		}
+		if (errno != EEXIST)
+			return errno == ENOENT ? 0 : -errno;
+	}
+	return -ELOOP;
+}
+
+static int remove_entry(struct removal *removal, int dir_fd, const char *name, unsigned int depth)
 {
 	_cleanup_close_ int fd = -EBADF;
 	struct stat st;
@@ -212,10 +239,17 @@ static int remove_entry(int dir_fd, const char *name, dev_t dev)
 		return errno == ENOENT ? 0 : -errno;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (st.st_dev != dev)
+	if (st.st_dev != removal->dev)
 		return -EXDEV; /* a mount: not ours to empty */
+	if (depth == REMOVE_DEPTH_MAX)
+		return move_to_top(removal, dir_fd, name);
 
-	r = remove_children(fd, dev);
+	if (removal->top_fd < 0)
+		removal->top_fd = fd;
+	do {
+		removal->n_moved = depth == 0 ? 0 : removal->n_moved;
+		r = remove_children(removal, fd, depth + 1);
+	} while (r == 0 && depth == 0 && removal->n_moved > 0);
 	if (r < 0)
 		return r;
 	return unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
@@ -223,14 +257,15 @@ static int remove_entry(int dir_fd, const char *name, dev_t dev)
 
 DEFINE_CLEANUP(DIR *, closedir)
 
-static int remove_children(int dir_fd, dev_t dev)
+static int remove_children(struct removal *removal, int dir_fd, unsigned int depth)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	_cleanup_close_ int fd = -EBADF;
 	struct dirent *entry;
 	int r;
 
-	fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 3);
+	/* A description of its own: the position in the directory starts anew. */
+	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	dir = fdopendir(fd);
@@ -241,7 +276,7 @@ static int remove_children(int dir_fd, dev_t dev)
 	while ((errno = 0, entry = readdir(dir))) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		r = remove_entry(dir_fd, entry->d_name, dev);
+		r = remove_entry(removal, dir_fd, entry->d_name, depth);
 		if (r < 0)
 			return r;
 	}
@@ -250,11 +285,13 @@ static int remove_children(int dir_fd, dev_t dev)
 
 int dir_remove_all(int dir_fd, const char *name)
 {
+	struct removal removal = {.top_fd = -EBADF};
 	struct stat st;
 
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : -errno;
-	return remove_entry(dir_fd, name, st.st_dev);
+	removal.dev = st.st_dev;
+	return remove_entry(&removal, dir_fd, name, 0);
 }
 
 int fd_open_in_root(int root_fd, const char *path, int flags, mode_t mode)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -128,9 +129,41 @@ static void test_a_path_stays_in_its_root(void **state)
 	assert_int_equal(faccessat(f->fd, "new", F_OK, 0), 0);
 }
 
+/* What a container may leave: deeper than any path, wider than any descriptor table. */
+static void test_a_very_deep_tree_is_removed_with_few_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	struct rlimit before, few;
+	int fd = dup(f->fd);
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(mkdirat(f->fd, "deep", 0700), 0);
+	for (int i = 0; i < 5000; i++) {
+		const char *name = i == 0 ? "deep" : i % 7 == 0 ? ".removed-0" : "d";
+		int next;
+
+		assert_true(mkdirat(fd, name, 0700) == 0 || i == 0);
+		assert_true(mkdirat(fd, "side", 0700) == 0 || errno == EEXIST);
+		next = openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		fd_close(fd);
+		fd = next;
+	}
+	fd_close(fd);
+
+	few = (struct rlimit){100, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	assert_int_equal(dir_remove_all(f->fd, "deep"), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(faccessat(f->fd, "deep", F_OK, 0), -1);
+	assert_int_equal(faccessat(f->fd, "side", F_OK, 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+			test_a_very_deep_tree_is_removed_with_few_descriptors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_file_is_replaced_as_a_whole, setup,
 	                                        teardown),
 		cmocka_unit_test_setup_teardown(test_replacing_at_once_leaves_one_whole_file, setup,
