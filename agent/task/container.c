@@ -392,6 +392,17 @@ static int prepare_and_start(struct container *container, const struct network_a
 	return r;
 }
 
+/* Unless it may be started again, its log is complete. */
+static void settle(struct container *container)
+{
+	struct err err = {};
+
+	if (container->spec && container->spec->restart)
+		return;
+	if (container->output.writer && spool_writer_end(container->output.writer, &err) < 0)
+		log_warning(NULL, 0, "container %s: %s", container->name, err.text);
+}
+
 static void forget_last_exit(struct container *container)
 {
 	char name[NAME_MAX];
@@ -451,9 +462,11 @@ int container_start(struct container *container, const struct network_address *a
 	seccomp_filter_done(&filter);
 	if (r < 0) {
 		free(ports);
+		container->failure.error = r;
+		container->status = CONTAINER_STOPPED;
+		container->exit_realtime_usec = now_realtime_usec();
 		output_drain(&container->output);
-		if (err)
-			err->name = "CannotStartContainerError";
+		settle(container);
 		return r;
 	}
 	container->port_fds = ports;
@@ -469,17 +482,6 @@ static void send_signal(struct container *container, int signal)
 	    syscall(SYS_pidfd_send_signal, container->pid_fd, signal, NULL, 0) < 0 &&
 	    errno != ESRCH)
 		log_warning(NULL, -errno, "container %s: send signal %d", container->name, signal);
-}
-
-/* No further start: what only a start needs can go. */
-static void settle(struct container *container)
-{
-	struct err err = {};
-
-	if (container->spec && container->spec->restart)
-		return;
-	if (container->output.writer && spool_writer_end(container->output.writer, &err) < 0)
-		log_warning(NULL, 0, "container %s: %s", container->name, err.text);
 }
 
 static void start_failed(struct container *container, int exit_code)

@@ -98,7 +98,8 @@ struct container {
 int container_create(struct task *task, struct container_spec *spec, struct container **ret,
                      struct err *err);
 
-/* Takes the n port descriptors on success. -EBUSY when it is not startable now. */
+/* Takes the n port descriptors on success. -EBUSY when it is not startable now; after any other
+ * failure it is STOPPED. */
 int container_start(struct container *container, const struct network_address *address,
                     const int *port_fds, size_t n_port_fds, struct err *err);
 

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "agent/launcher/protocol.h"
@@ -78,10 +80,17 @@ static int seal_program(char **argv, struct err *err)
 /* Nobody reads our memory (environments carry secrets), and memory pressure spares us. */
 static int protect(struct err *err)
 {
+	struct rlimit files;
 	int r;
 
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return err_set(err, -errno, "switch core dumps off");
+	/* Pipes, namespaces and held ports of many containers; each gets limits of its own. */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+			return err_set(err, -errno, "raise the limit of open files");
+	}
 	/* On a host whose root lacks CAP_SYS_RESOURCE (a container) tasks run all the same. */
 	r = file_write(AT_FDCWD, "/proc/self/oom_score_adj", "-999");
 	if (r < 0)
@@ -92,7 +101,17 @@ static int protect(struct err *err)
 /* The containers' file systems are mounted here, and must not show on the host. */
 static int own_mounts(struct err *err)
 {
-	int r = sys_mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL);
+	struct stat own, host;
+	int r;
+
+	/* /proc is the host's, whose process 1 is init(1), which not every root may look at. */
+	if (stat("/proc/self/ns/mnt", &own) < 0)
+		return err_set(err, -errno, "look at /proc/self/ns/mnt");
+	if (stat("/proc/1/ns/mnt", &host) == 0 && own.st_ino == host.st_ino)
+		return err_text(err, -EPERM,
+		                "ecs-task must be in a mount namespace of its own, as ecs-launcher "
+		                "starts it");
+	r = sys_mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL);
 
 	return r < 0 ? err_set(err, r, "keep mounts to this namespace") : 0;
 }

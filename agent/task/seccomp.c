@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "lib/fd.h"
+#include "lib/spool.h"
 
 #define NAME_BYTES   64
 #define FILTER_BYTES ((size_t)BPF_MAXINSNS * sizeof(struct sock_filter))
@@ -258,6 +259,23 @@ static int cache_read(int dir_fd, const char *name, struct seccomp_filter *ret)
 	return 0;
 }
 
+/* So that a filter of other rules (an older release of ours) is never taken for this one. */
+static uint32_t profile_checksum(const struct seccomp_profile *profile)
+{
+	uint32_t crc = 0;
+
+	for (size_t i = 0; i < profile->n_rules; i++) {
+		const struct seccomp_rule *rule = &profile->rules[i];
+		const uint64_t rest[] = {rule->with,       rule->without, (uint64_t)rule->error,
+		                         rule->arg.arg,    rule->arg.op,  rule->arg.datum_a,
+		                         rule->arg.datum_b};
+
+		crc = spool_crc32(crc, rule->names, strlen(rule->names));
+		crc = spool_crc32(crc, rest, sizeof(rest));
+	}
+	return crc;
+}
+
 int seccomp_filter_get(const char *cache_dir, const struct seccomp_profile *profile,
                        uint64_t capabilities, struct seccomp_filter *ret, struct err *err)
 {
@@ -277,9 +295,9 @@ int seccomp_filter_get(const char *cache_dir, const struct seccomp_profile *prof
 	if (st.st_uid != geteuid() || (st.st_mode & 0077))
 		return err_text(err, -EPERM, "%s must be root's alone (mode 0700)", cache_dir);
 
-	snprintf(name, sizeof(name), "default-%u-%" PRIx64 "-libseccomp-%u.%u.%u", profile->version,
-	         capabilities & seccomp_profile_capabilities(profile), version->major,
-	         version->minor, version->micro);
+	snprintf(name, sizeof(name), "%08" PRIx32 "-%" PRIx64 "-libseccomp-%u.%u.%u",
+	         profile_checksum(profile), capabilities & seccomp_profile_capabilities(profile),
+	         version->major, version->minor, version->micro);
 	r = cache_read(dir_fd, name, ret);
 	if (r != -ENOENT)
 		return r < 0 ? err_set(err, r, "read %s/%s", cache_dir, name) : 0;

@@ -24,7 +24,6 @@ struct seccomp_rule {
 };
 
 struct seccomp_profile {
-	unsigned int version; /* part of the cache's key: raise it with every change of the rules */
 	const struct seccomp_rule *rules;
 	size_t n_rules;
 };

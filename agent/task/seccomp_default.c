@@ -127,7 +127,6 @@ static const struct seccomp_rule rules[] = {
 };
 
 const struct seccomp_profile seccomp_default = {
-	.version = 1,
 	.rules = rules,
 	.n_rules = ARRAY_SIZE(rules),
 };

@@ -1177,6 +1177,9 @@ struct container_spec *container_spec_free(struct container_spec *spec)
 	if (!spec)
 		return NULL;
 
+	/* Secrets of the task are in here, and in no other copy that we keep. */
+	for (size_t i = 0; spec->env && spec->env[i]; i++)
+		explicit_bzero((char *)spec->env[i], strlen(spec->env[i]));
 	for (size_t i = 0; i < spec->n_mounts; i++) {
 		for (size_t k = 0; k < spec->mounts[i].n_options; k++) {
 			free((char *)spec->mounts[i].options[k].key);

@@ -240,32 +240,6 @@ static int network_parse(struct supervisor *s, struct json_object *request,
 	return r == -ENOENT ? -EINVAL : r;
 }
 
-static int on_start(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
-                    struct err *err)
-{
-	struct network_address address = {};
-	struct container *container;
-	int r;
-
-	r = get_container(s, request, &container, err);
-	if (r < 0)
-		return r;
-	err->name = "CannotStartContainerError";
-	if (s->stopping)
-		return err_text(err, -ESHUTDOWN, "the host is shutting down");
-	r = network_parse(s, request, &address, err);
-	if (r < 0)
-		return r;
-	r = container_start(container, &address, msg->fds, msg->n_fds, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < msg->n_fds; i++)
-		TAKE_FD(msg->fds[i]);
-	json_object_put(container->start_request);
-	container->start_request = json_object_get(request);
-	return 0;
-}
-
 static void answer_started(struct supervisor *s, struct container *container)
 {
 	_cleanup_json_ struct json_object *request = TAKE_PTR(container->start_request);
@@ -295,6 +269,37 @@ static void answer_start_failed(struct supervisor *s, struct container *containe
 	      json_add_i64(answer, "exitCode", container->exit_code) < 0)))
 		answer = (json_object_put(answer), NULL);
 	send_message(s, answer, NULL, 0);
+}
+
+static int on_start(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
+                    struct err *err)
+{
+	struct network_address address = {};
+	struct container *container;
+	int r;
+
+	r = get_container(s, request, &container, err);
+	if (r < 0)
+		return r;
+	err->name = "CannotStartContainerError";
+	if (s->stopping)
+		return err_text(err, -ESHUTDOWN, "the host is shutting down");
+	r = network_parse(s, request, &address, err);
+	if (r < 0)
+		return r;
+	r = container_start(container, &address, msg->fds, msg->n_fds, err);
+	if (r == -EBUSY)
+		return r;
+	json_object_put(container->start_request);
+	container->start_request = json_object_get(request);
+	if (r < 0) {
+		err->name = "CannotStartContainerError";
+		answer_start_failed(s, container, err);
+		return 0;
+	}
+	for (size_t i = 0; i < msg->n_fds; i++)
+		TAKE_FD(msg->fds[i]);
+	return 0;
 }
 
 static void start_progress(struct supervisor *s, struct container *container, bool ended)
