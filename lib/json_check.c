@@ -104,12 +104,12 @@ static int hex4(const struct checker *c, size_t at, uint32_t *ret)
 	return 0;
 }
 
-/* Keep a decoded byte of a member name; NULL-safe when the string is no name. */
+/* Keep decoded bytes of a member name; does nothing when the string is no name. */
 static int keep(struct checker *c, bool is_name, const char *bytes, size_t n)
 {
 	if (!is_name)
 		return 0;
-	if (c->names_len + n > c->names_room) {
+	if (!c->names_text || c->names_len + n > c->names_room) {
 		size_t room = (c->names_room + n) * 2 + 256;
 		char *p = realloc(c->names_text, room);
 
@@ -339,6 +339,9 @@ static int push_name(struct checker *c)
 	size_t start = c->names_len;
 	int r;
 
+	r = keep(c, true, "", 0); /* also an empty name is somewhere */
+	if (r < 0)
+		return r;
 	r = check_string(c, true);
 	if (r < 0)
 		return r;
