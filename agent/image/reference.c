@@ -240,6 +240,10 @@ int reference_parse(const char *text, struct reference *ret, struct err *err)
 	r = parse_name(text, n, &ref, err);
 	if (r < 0)
 		return err_prefix(err, r, "image reference \"%.200s\"", text);
+	/* The normal form is longer, and has to be a reference as well. */
+	if (strlen(ref.registry) + 1 + strlen(ref.repository) > REFERENCE_NAME_MAX)
+		return err_text(err, -EINVAL, "image name \"%.60s...\" is longer than %d bytes",
+		                text, REFERENCE_NAME_MAX);
 
 	*ret = ref;
 	return 0;

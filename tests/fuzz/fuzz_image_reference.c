@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (reference_parse(normal, &second, &err) < 0)
 			abort();
 		reference_to_string(&second, again);
-		if (strcmp(normal, again) != 0 || strstr(normal, ".."))
+		if (strcmp(normal, again) != 0 || strstr(ref.repository, "..") ||
+		    strlen(ref.registry) + 1 + strlen(ref.repository) > REFERENCE_NAME_MAX)
 			abort();
 		reference_api_host(&ref, host, sizeof(host));
 		if (host_is_loopback(host) && host_is_link_local(host))

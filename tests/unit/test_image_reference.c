@@ -94,15 +94,17 @@ static void test_what_is_no_reference_is_refused_with_words(void **state)
 		"nginx:\xc3\xa4",
 		"r.x/%2e%2e/a",
 	};
-	char long_tag[300] = "nginx:", long_name[400] = "r.example.com/";
+	char long_tag[300] = "nginx:", long_name[400] = "r.example.com/", long_normal[300] = "a/";
 
 	(void)state;
 	memset(long_tag + 6, 'a', 129);
 	memset(long_name + 14, 'a', 300);
-	for (size_t i = 0; i < ARRAY_SIZE(cases) + 2; i++) {
-		const char *text = i < ARRAY_SIZE(cases)    ? cases[i]
-		                   : i == ARRAY_SIZE(cases) ? long_tag
-		                                            : long_name;
+	memset(long_normal + 2, 'a', 250); /* too long with "docker.io/" before it */
+	const char *const long_cases[] = {long_tag, long_name, long_normal};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases) + ARRAY_SIZE(long_cases); i++) {
+		const char *text =
+			i < ARRAY_SIZE(cases) ? cases[i] : long_cases[i - ARRAY_SIZE(cases)];
 		struct reference ref;
 		struct err err = {};
 
