@@ -111,7 +111,7 @@ def start(tmp_path, standin):
     for tool in tools:
         tool.stop()
     for tool in tools:
-        assert tool.process.returncode >= 0, tool.text()
+        assert tool.process.returncode in (0, 1, 5), tool.text()
         assert "Sanitizer" not in tool.text() and "runtime error" not in tool.text(), tool.text()
 
 
@@ -178,6 +178,17 @@ def test_configured_cluster_that_is_missing_is_not_created(standin, start):
     tool.wait_exit()
     assert tool.process.returncode == 5
     assert not standin.calls("ecs", "CreateCluster")
+
+
+def test_default_cluster_that_is_missing_is_created(tmp_path):
+    with StandIn.start(tmp_path / "empty", no_cluster=True) as empty:
+        tool = Tool(tmp_path, empty)
+        try:
+            tool.wait("connected")
+            assert len(empty.calls("ecs", "CreateCluster")) == 1
+            empty.assert_no_violations()
+        finally:
+            tool.stop()
 
 
 def test_acknowledges_payload_credentials_heartbeat_and_manifest(standin, start):
