@@ -23,6 +23,7 @@
 #define ENDPOINT_ADDRESS_HOST 0xa9feaa02u /* 169.254.170.2 */
 #define ACCEPTS_PER_TURN      16
 #define DEADLINE_SLACK_USEC   100000
+#define RETRY_USEC            1000000
 
 /* Far above what any SDK asks for, and a bound all the same. */
 static const struct bucket_rate credentials_rate = {.per_second = 200000, .burst = 200000};
@@ -50,7 +51,7 @@ struct listener {
 	sd_event_source *io;
 	int fd;
 	int link_fd; /* BPF link of the host's socket, held open; -EBADF for containers */
-	bool paused; /* its task has all the connections it may have */
+	bool paused; /* its task has all the connections it may have, or no descriptor is left */
 };
 
 struct http {
@@ -58,7 +59,7 @@ struct http {
 	struct store *store;
 	struct audit *audit;
 	struct MHD_Daemon *mhd;
-	sd_event_source *io, *again, *timer;
+	sd_event_source *io, *again, *timer, *retry;
 	struct route_config rates;
 	struct container *strangers;
 	int diag_fd;
@@ -135,6 +136,12 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 	return set_timer(http);
 }
 
+static void resume(struct listener *l)
+{
+	l->paused = false;
+	(void)sd_event_source_set_enabled(l->io, SD_EVENT_ON);
+}
+
 /* Sockets that wait because of their task's bound are looked at again. */
 static void resume_listeners(struct http *http, const struct task *task)
 {
@@ -142,12 +149,24 @@ static void resume_listeners(struct http *http, const struct task *task)
 
 	LIST_FOREACH(l, &http->listeners, others)
 	{
-		if (!l->paused ||
-		    (l->container ? l->container->task : http->strangers->task) != task)
-			continue;
-		l->paused = false;
-		(void)sd_event_source_set_enabled(l->io, SD_EVENT_ON);
+		if (l->paused && l->container && l->container->task == task)
+			resume(l);
 	}
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct http *http = userdata;
+	struct listener *l;
+
+	(void)source;
+	(void)usec;
+	LIST_FOREACH(l, &http->listeners, others)
+	{
+		if (l->paused)
+			resume(l);
+	}
+	return 0;
 }
 
 static void notify_connection(void *cls, struct MHD_Connection *mhd, void **context,
@@ -391,6 +410,11 @@ static int start_mhd(struct http *http, struct err *err)
 		                      DEADLINE_SLACK_USEC, on_deadline, http);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(http->timer, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time(http->loop, &http->retry, CLOCK_MONOTONIC, 0,
+		                      DEADLINE_SLACK_USEC, on_retry, http);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(http->retry, SD_EVENT_OFF);
 	return r < 0 ? err_set(err, r, "put libmicrohttpd on the event loop") : 0;
 }
 
@@ -473,6 +497,21 @@ static int add_connection(struct http *http, struct container *container, int fd
 	return 0;
 }
 
+/* Out of descriptors or memory: the queue stays readable, so leave it alone for a while. */
+static void pause_all(struct http *http, int error)
+{
+	struct listener *l;
+
+	log_warning(NULL, error, "accept a connection; trying again in a second");
+	LIST_FOREACH(l, &http->listeners, others)
+	{
+		l->paused = true;
+		(void)sd_event_source_set_enabled(l->io, SD_EVENT_OFF);
+	}
+	(void)sd_event_source_set_time(http->retry, now_usec() + RETRY_USEC);
+	(void)sd_event_source_set_enabled(http->retry, SD_EVENT_ONESHOT);
+}
+
 /* 1 when a connection was taken off the queue, 0 when there was none. */
 static int accept_one(struct listener *l)
 {
@@ -485,8 +524,8 @@ static int accept_one(struct listener *l)
 	const struct task *task;
 
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-			log_warning(NULL, -errno, "accept a connection");
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			pause_all(http, -errno);
 		return 0;
 	}
 	if (n != sizeof(peer) || !is_endpoint_address(&peer))
@@ -700,6 +739,7 @@ struct http *http_free(struct http *http)
 	if (http->mhd)
 		MHD_stop_daemon(http->mhd); /* ends every connection */
 	sd_event_source_disable_unref(http->timer);
+	sd_event_source_disable_unref(http->retry);
 	fd_close(http->diag_fd);
 	container_unref(http->strangers);
 	sd_event_unref(http->loop);

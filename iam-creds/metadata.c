@@ -15,6 +15,7 @@
 #include "iam-creds/audit.h"
 #include "iam-creds/control.h"
 #include "iam-creds/http.h"
+#include "iam-creds/landlock.h"
 #include "iam-creds/protocol.h"
 #include "iam-creds/store.h"
 #include "lib/confine.h"
@@ -39,9 +40,10 @@ static void raise_descriptor_limit(void)
 
 static int give_up_privileges(struct err *err)
 {
-	static const char *const no_more[] = {NULL};
+	static const char *const syscalls[] = {"landlock_create_ruleset", "landlock_restrict_self",
+	                                       NULL};
 	const struct confinement confinement = {
-		.user = geteuid() == 0 ? "ecs-metadata" : NULL, .syscalls = no_more, .kill = true};
+		.user = geteuid() == 0 ? "ecs-metadata" : NULL, .syscalls = syscalls};
 	int r;
 
 	r = confine(&confinement, err);
@@ -104,6 +106,12 @@ static int run(const struct options *options, struct err *err)
 	fd = listen_for_control(options, err);
 	if (fd < 0)
 		return fd;
+	/* From here on it serves what it is given, and opens nothing. */
+	r = landlock_close_files(err);
+	if (r < 0) {
+		fd_close(fd);
+		return r;
+	}
 	config.store = store;
 	config.http = http;
 	config.audit = audit;

@@ -16,7 +16,7 @@ struct store {
 	bool complete;
 	struct task *tasks[STORE_TASKS_MAX];
 	size_t n_tasks, documents_bytes;
-	struct credentials *credentials[STORE_CREDENTIALS_MAX];
+	struct credentials *credentials[STORE_CREDENTIALS_MAX]; /* sorted by id */
 	size_t n_credentials;
 };
 
@@ -148,18 +148,34 @@ const struct credentials *store_credentials_at(const struct store *store, size_t
 	return i < store->n_credentials ? store->credentials[i] : NULL;
 }
 
-static size_t find_credentials(const struct store *store, const char *id)
+/* Where the credentials of this id are, or would be. */
+static size_t find_place(const struct store *store, const char *id, bool *ret_found)
 {
-	size_t i = 0;
+	size_t low = 0, high = store->n_credentials;
 
-	while (i < store->n_credentials && strcmp(store->credentials[i]->id, id) != 0)
-		i++;
-	return i;
+	*ret_found = false;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = strcmp(store->credentials[middle]->id, id);
+
+		if (order == 0) {
+			*ret_found = true;
+			return middle;
+		}
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
 }
 
 const struct credentials *store_find_credentials(const struct store *store, const char *id)
 {
-	return store_credentials_at(store, find_credentials(store, id));
+	bool found;
+	size_t i = find_place(store, id, &found);
+
+	return found ? store->credentials[i] : NULL;
 }
 
 struct container *store_find_cgroup(const struct store *store, uint64_t cgroup_id)
@@ -484,39 +500,46 @@ static int credentials_new(struct store *store, const struct credentials_input *
 int store_put_credentials(struct store *store, const struct credentials_input *input,
                           struct err *err)
 {
-	struct credentials *c = NULL;
-	size_t i;
+	struct credentials *c = NULL, **place;
+	bool found;
 	int r;
 
 	r = check_input(input, err);
 	if (r < 0)
 		return r;
-	i = find_credentials(store, input->id);
-	if (i == STORE_CREDENTIALS_MAX)
+	place = &store->credentials[find_place(store, input->id, &found)];
+	if (!found && store->n_credentials == STORE_CREDENTIALS_MAX)
 		return err_text(err, -ENOSPC, "there are %d credentials already",
 		                STORE_CREDENTIALS_MAX);
 	r = credentials_new(store, input, &c, err);
 	if (r < 0)
 		return r;
-	if (i == store->n_credentials)
+	if (found) {
+		credentials_free(*place);
+	} else {
+		memmove(place + 1, place,
+		        (size_t)(store->credentials + store->n_credentials - place) *
+		                sizeof(*place));
 		store->n_credentials++;
-	else
-		credentials_free(store->credentials[i]);
-	store->credentials[i] = c;
+	}
+	*place = c;
 	return 0;
 }
 
 static void remove_credentials_at(struct store *store, size_t i)
 {
 	credentials_free(store->credentials[i]);
-	store->credentials[i] = store->credentials[--store->n_credentials];
+	store->n_credentials--;
+	memmove(&store->credentials[i], &store->credentials[i + 1],
+	        (store->n_credentials - i) * sizeof(store->credentials[0]));
 }
 
 int store_remove_credentials(struct store *store, const char *id, struct err *err)
 {
-	size_t i = find_credentials(store, id);
+	bool found;
+	size_t i = find_place(store, id, &found);
 
-	if (i == store->n_credentials)
+	if (!found)
 		return err_text(err, -ENOENT, "no credentials of this id");
 	remove_credentials_at(store, i);
 	return 0;

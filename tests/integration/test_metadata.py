@@ -3,6 +3,7 @@
 import array
 import contextlib
 import ctypes
+import errno
 import http.client
 import json
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+import syscall_in
 from builddir import needs_root, program
 from users import as_user, ensure_users, uid
 
@@ -190,8 +192,8 @@ class Metadata:
         self.process = None
         self.as_root = False
 
-    def start(self, namespace=None):
-        command = [program("ecs-metadata"), "--runtime-dir", str(self.run)]
+    def start(self, namespace=None, prefix=()):
+        command = [*prefix, program("ecs-metadata"), "--runtime-dir", str(self.run)]
         if not self.as_root:
             command = as_user("ecs-metadata", command)
         if namespace:
@@ -635,6 +637,23 @@ def test_a_flood_of_connections_leaves_room_for_other_tasks(complete):
     wait_for(lambda: hostile.get("/v2/credentials/c1")[0] == 200, 20)
 
 
+def test_running_out_of_descriptors_passes(stopped):
+    stopped.start(prefix=["prlimit", "--nofile=40:40"])
+    stopped.control.ok(type="complete")
+    ns = stopped.serve()
+    stopped.put("c1")
+    def attempt():
+        s = socket.socket()
+        s.setblocking(False)
+        s.connect_ex((ADDRESS, 80))
+        return s
+    crowd = [ns.inside(attempt) for _ in range(60)]
+    wait_for(lambda: "trying again" in stopped.log_text())
+    for s in crowd:
+        s.close()
+    assert ns.get("/v2/credentials/c1")[0] == 200
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /v2/credentials/c1 HT", b"GET / HTTP/1.1\r\nX: "])
 def test_a_slow_request_is_ended_however_it_drips(complete, sent):
     ns = complete.serve()
@@ -856,6 +875,33 @@ def test_it_runs_without_privileges(stopped, as_root):
     assert status["Seccomp"].strip() == "2"
     limits = Path(f"/proc/{stopped.process.pid}/limits").read_text()
     assert re.search(r"Max core file size\s+0\s+0", limits)
+
+
+def test_system_calls_that_it_does_not_need_are_refused(metadata):
+    pid = metadata.process.pid
+    for number in (syscall_in.EXECVE, syscall_in.PTRACE, syscall_in.MOUNT, syscall_in.UNSHARE,
+                   syscall_in.KEYCTL):
+        assert syscall_in.syscall_in(pid, number) == -errno.EPERM, number
+    assert syscall_in.syscall_in(pid, syscall_in.GETPID) == pid
+
+
+OPENAT, AT_FDCWD = 257, -100
+
+
+def test_it_opens_no_files_any_more(metadata):
+    if landlock_version() < 1:
+        pytest.skip("the kernel has no Landlock")
+    pid = metadata.process.pid
+    waiting = wait_for(lambda: (f := Path(f"/proc/{pid}/syscall").read_text().split())[1:] and f)
+    path = int(waiting[-2], 16) - 16384  # below what is in use
+    with open(f"/proc/{pid}/mem", "r+b", 0) as memory:
+        memory.seek(path)
+        memory.write(b"/etc/passwd\0")
+    assert syscall_in.syscall_in(pid, OPENAT, AT_FDCWD & (1 << 64) - 1, path, 0) == -errno.EACCES
+
+
+def landlock_version():
+    return libc.syscall(444, None, 0, 1)
 
 
 def test_secrets_are_neither_in_its_environment_nor_in_a_core(complete):

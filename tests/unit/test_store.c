@@ -96,6 +96,38 @@ static void test_bad_credentials_are_refused_without_their_values(void **state)
 	assert_null(store_credentials_at(*state, 0));
 }
 
+static void test_each_of_many_credentials_is_found(void **state)
+{
+	struct credentials_input in = input;
+	struct err err = {0};
+	char id[16];
+
+	in.id = id;
+	for (int i = 0; i < STORE_CREDENTIALS_MAX; i++) {
+		/* 1597 has no factor in common with the count: every id once, in no order. */
+		snprintf(id, sizeof(id), "id%d", i * 1597 % STORE_CREDENTIALS_MAX);
+		assert_int_equal(store_put_credentials(*state, &in, NULL), 0);
+	}
+	assert_int_equal(store_put_credentials(*state, &in, NULL), 0); /* replaces */
+	snprintf(id, sizeof(id), "more");
+	assert_int_equal(store_put_credentials(*state, &in, &err), -ENOSPC);
+	assert_non_null(strstr(err.text, "credentials"));
+	for (int i = 0; i < STORE_CREDENTIALS_MAX; i += 2) {
+		snprintf(id, sizeof(id), "id%d", i);
+		assert_int_equal(store_remove_credentials(*state, id, NULL), 0);
+	}
+	for (int i = 0; i < STORE_CREDENTIALS_MAX; i++) {
+		const struct credentials *c;
+
+		snprintf(id, sizeof(id), "id%d", i);
+		c = store_find_credentials(*state, id);
+		if (i % 2 == 0)
+			assert_null(c);
+		else
+			assert_string_equal(c->id, id);
+	}
+}
+
 static void test_removed_credentials_are_unknown(void **state)
 {
 	assert_int_equal(store_put_credentials(*state, &input, NULL), 0);
@@ -219,6 +251,7 @@ int main(void)
 		CASE(test_credentials_are_the_json_that_sdks_read),
 		CASE(test_new_credentials_replace_those_of_the_same_id),
 		CASE(test_bad_credentials_are_refused_without_their_values),
+		CASE(test_each_of_many_credentials_is_found),
 		CASE(test_removed_credentials_are_unknown),
 		CASE(test_release_keeps_the_execution_role_unless_all_is_asked),
 		CASE(test_documents_are_answered_as_they_came),
