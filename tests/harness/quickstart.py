@@ -146,11 +146,7 @@ def report(standin, stopped):
     say("  timeline")
     start = stopped["timeline"][0]["ms"]
     for event in stopped["timeline"]:
-        details = ", ".join(
-            f"{key} {value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in event.items() if key not in ("ms", "event") and value not in ("", [], None)
-        )  # fmt: skip
-        say(f"    {event['ms'] - start:7.0f} ms  {event['event']:<12} {details[:150]}")
+        say(f"    {event['ms'] - start:7.0f} ms  {event['event']:<18} {describe(event)}")
     say("  log lines read back from CloudWatch Logs (the stand-in's)")
     for line in standin.logs("quickstart"):
         say(f"    {line[:200]}")
@@ -159,6 +155,19 @@ def report(standin, stopped):
         say(f"    {one['name']:<12} {one.get('exitCode')}")
         if one.get("exitCode") != 0:
             raise Failed(f"container {one['name']} ended with {one.get('exitCode')}: {one.get('reason')}")
+
+
+def describe(event):
+    """What a state change says of the task and of each container."""
+    words = [event.get("status") or event.get("desiredStatus") or event.get("reason") or ""]
+    for one in event.get("containers", ()):
+        code = f" ({one['exitCode']})" if "exitCode" in one else ""
+        ports = "".join(
+            f" {b['hostPort']}->{b['containerPort']}/{b['protocol']}"
+            for b in one.get("networkBindings", ())
+        )
+        words.append(f"{one['containerName']} {one['status']}{code}{ports}")
+    return ", ".join(word for word in words if word)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def container_pids(node, arn):
 
 def test_exits_survive_the_supervisor_waiting_for_an_agent_that_is_away(node, busybox):
     """Exit while the agent is away, then the launcher and everything else restarts too."""
-    arn = start(node, busybox, "sleep 1; exit 17")
+    # No log: its credentials are gone with the agent and ecs-metadata both.
+    arn = node.standin.run_task(task(container(busybox, "sleep 1; exit 17", logs=None)))
+    node.standin.wait_task(arn, "RUNNING")
     for daemon in ("agent", "launcher", "metadata", "logs"):
         node.kill(daemon)
     wait_for(lambda: not container_pids(node, arn), 30, "the container does not end")
