@@ -44,6 +44,10 @@ def stamp_task(image, out, name, count_memory=64):
     return definition
 
 
+def stamps_in(out):
+    return {path for path in out.iterdir() if not path.name.startswith(".")}
+
+
 def sent_ns(found):
     """When the payload left the control plane."""
     return found["timeline"][0]["ms"] * 1_000_000
@@ -76,11 +80,11 @@ def one_start(node, image, out):
 
 def many_starts(node, image, out):
     """Seconds from one payload of MANY tasks to the last process."""
-    before = set(out.iterdir())
+    before = stamps_in(out)
     arns = node.standin.run_tasks(stamp_task(image, out, "-", 8), count=MANY)
     stamps = wait_for(
-        lambda: len(set(out.iterdir()) - before) >= MANY and set(out.iterdir()) - before, 120,
-        lambda: f"{len(set(out.iterdir()) - before)} of {MANY} tasks run",
+        lambda: len(stamps_in(out) - before) >= MANY and stamps_in(out) - before, 120,
+        lambda: f"{len(stamps_in(out) - before)} of {MANY} tasks run",
     )  # fmt: skip
     last = max(wait_stamp(path) for path in stamps)
     sent = sent_ns(node.standin.task(arns[0]))
@@ -98,7 +102,7 @@ def idle_memory(node):
 
 def per_task(node, image, out):
     """MiB of PSS and milliseconds of CPU time per second for each of many idle tasks."""
-    before = set(out.iterdir())
+    before = stamps_in(out)
     arns = node.standin.run_tasks(stamp_task(image, out, "-", 8), count=IDLE_TASKS)
     for arn in arns:
         node.standin.wait_task(arn, "RUNNING", 120)
@@ -110,7 +114,7 @@ def per_task(node, image, out):
     seconds = time.monotonic() - start[1]
     memory = sum(map(pss_kib, supervisors)) / len(supervisors) / 1024
     stop(node, arns)
-    for path in set(out.iterdir()) - before:
+    for path in stamps_in(out) - before:
         path.unlink()
     return memory, used / seconds / len(arns) * 1000
 

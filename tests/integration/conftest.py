@@ -14,10 +14,6 @@ from harness.node import Node, programs_dir  # noqa: E402
 from harness.registry import Registry  # noqa: E402
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "sanitized_only: run once, with the sanitized build")
-
-
 def pytest_sessionstart(session):
     # The machine's own links, nft tables and sysctls stay untouched, whatever a test does.
     if os.geteuid() == 0 and not session.config.option.collectonly:
