@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -690,6 +691,91 @@ def test_certificates_are_checked_against_the_given_bundle(store, tmp_path, vari
         store.has_only(image)
         store.config.write_text(f"{variable}={certificate}\n")
         store.pull(reference)
+
+
+def test_a_ca_of_one_registry_is_taken_from_certs_d(store, tmp_path):
+    certificate = make_certificate(tmp_path, "127.0.0.1")
+    with FakeRegistry(certificate=certificate) as secure:
+        image = Image([SMALL])
+        reference = secure.put("app:1", image)
+        directory = pathlib.Path("/etc/docker/certs.d") / secure.host
+        made = next(p for p in reversed([directory, *directory.parents]) if not p.exists())
+        directory.mkdir(parents=True)
+        try:
+            shutil.copy(tmp_path / "cert", directory / "ca.crt")
+            store.pull(reference)
+        finally:
+            shutil.rmtree(made)
+        store.has_only(image)
+
+
+class Proxy:
+    """An HTTP proxy that knows CONNECT, and who was asked for."""
+
+    def __init__(self):
+        self.asked = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client):
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += client.recv(4096)
+        target = request.split()[1].decode()
+        self.asked.append(target)
+        server = socket.create_connection(target.rsplit(":", 1))
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        threading.Thread(target=self.copy, args=(server, client), daemon=True).start()
+        self.copy(client, server)
+
+    @staticmethod
+    def copy(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def test_a_proxy_is_used_but_for_the_hosts_of_no_proxy(store, outside_address, tmp_path):
+    certificate = make_certificate(tmp_path, outside_address)
+    proxy = Proxy()
+    try:
+        with FakeRegistry(outside_address, certificate) as outside, FakeRegistry() as inside:
+            settings = [f"SSL_CERT_FILE={certificate}", f"HTTPS_PROXY={proxy.url}", f"HTTP_PROXY={proxy.url}"]
+            store.config.write_text("\n".join(settings) + "\n")
+            image = Image([SMALL])
+            store.pull(outside.put("app:1", image))
+            assert set(proxy.asked) == {outside.host}
+            store.pull(inside.put("app:1", image))  # loopback
+            assert set(proxy.asked) == {outside.host}
+            proxy.asked.clear()
+            store.config.write_text("\n".join([*settings, f"NO_PROXY={outside_address}"]) + "\n")
+            store.pull(outside.put("app:2", image))
+            assert proxy.asked == []
+    finally:
+        proxy.close()
+
+
+def test_localhost_is_a_registry_on_this_host(store, fake):
+    image = Image([SMALL])
+    fake.put("app:1", image)
+    store.pull(f"localhost:{fake.port}/app:1")
+    store.has_only(image)
 
 
 # --- registries and connections that fail --------------------------------------------------------
