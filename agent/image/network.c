@@ -21,6 +21,7 @@
 
 struct network {
 	const struct network_options *options;
+	int unpack_fd;
 	struct ipc_conn *client;
 	struct json_object *request; /* of the pull under way, borrowed */
 };
@@ -91,7 +92,7 @@ static int handle_pull(struct network *network, struct json_object *request, str
 		.settings = network->options->settings,
 		.runtime_dir = network->options->runtime_dir,
 		.certs_dir = CERTS_DIR,
-		.unpack_fd = network->options->unpack_fd,
+		.unpack_fd = network->unpack_fd,
 		.client_fd = ipc_conn_fd(network->client),
 		.on_event = on_pull_event,
 		.userdata = network,
@@ -123,8 +124,7 @@ static int ask_about_reference(struct network *network, const char *type,
 	reference_to_string(&reference, normal);
 	if (!question || json_add_string(question, "reference", normal) < 0)
 		return err_oom(err);
-	return ipc_call(network->options->unpack_fd, question, NULL, 0, STORE_TIMEOUT_USEC, ret,
-	                err);
+	return ipc_call(network->unpack_fd, question, NULL, 0, STORE_TIMEOUT_USEC, ret, err);
 }
 
 static int handle_inspect(struct network *network, struct json_object *request, struct err *err)
@@ -147,8 +147,7 @@ static int handle_list(struct network *network, struct json_object *request, str
 
 	if (!question || !list)
 		return err_oom(err);
-	r = ipc_call(network->options->unpack_fd, question, NULL, 0, STORE_TIMEOUT_USEC, &answer,
-	             err);
+	r = ipc_call(network->unpack_fd, question, NULL, 0, STORE_TIMEOUT_USEC, &answer, err);
 	if (r < 0)
 		return r;
 	if (json_add(list, "images", json_object_get(json_get(answer.body, "images"))) < 0)
@@ -229,7 +228,7 @@ int network_serve(const struct network_options *options, struct err *err)
 {
 	_cleanup_(ipc_conn_freep) struct ipc_conn *client = NULL;
 	_cleanup_close_ int unpack_fd = options->unpack_fd;
-	struct network network = {.options = options};
+	struct network network = {.options = options, .unpack_fd = unpack_fd};
 	int r;
 
 	(void)signal(SIGPIPE, SIG_IGN);
