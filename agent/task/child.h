@@ -74,7 +74,7 @@ struct host_device {
 struct child_plan {
 	const struct container_spec *spec;
 	const struct policy *policy;
-	const char *dir; /* <state>/tasks/<task id>/<container> */
+	const char *dir; /* of the container in .private (rootfs.h) */
 	const char *hostname;
 	char **env; /* NULL-terminated, with one more free place for HOME */
 	size_t n_env;

@@ -88,15 +88,11 @@ static int make_network(struct container *container, struct err *err)
 }
 
 /* The directory of the container, emptied of what a supervisor that died here has left. */
-static int make_directory(struct container *container, struct err *err)
+static int make_directory(struct container *container, const char *path, struct err *err)
 {
 	_cleanup_close_ int parent = -EBADF;
 	const char *task_dir = container->task->state_dir;
 	int r;
-
-	if (snprintf(container->dir, sizeof(container->dir), "%s/%s", task_dir, container->name) >=
-	    (int)sizeof(container->dir))
-		return err_text(err, -ENAMETOOLONG, "the state directory's path is too long");
 
 	if (mkdir(task_dir, 0700) < 0 && errno != EEXIST)
 		return err_set(err, -errno, "create %s", task_dir);
@@ -105,29 +101,33 @@ static int make_directory(struct container *container, struct err *err)
 		return err_set(err, -errno, "open %s", task_dir);
 	r = dir_remove_all(parent, container->name);
 	if (r < 0)
-		return err_set(err, r, "remove what is left in %s", container->dir);
+		return err_set(err, r, "remove what is left in %s", path);
 	if (mkdirat(parent, container->name, 0700) < 0)
-		return err_set(err, -errno, "create %s", container->dir);
+		return err_set(err, -errno, "create %s", path);
 	return 0;
 }
 
 static int make_rootfs(struct container *container, struct err *err)
 {
-	struct rootfs_layers layers = {
-		.layers_dir = container->task->layers_dir,
-		.names = container->spec->layers,
-		.n = container->spec->n_layers,
+	const struct task *task = container->task;
+	char disk_dir[PATH_MAX];
+	struct rootfs rootfs = {
+		.tasks_dir = task->tasks_dir,
+		.disk_dir = disk_dir,
+		.container = container->name,
+		.layers_dir = task->layers_dir,
+		.layers = container->spec->layers,
+		.n_layers = container->spec->n_layers,
 	};
-	_cleanup_close_ int dir_fd = -EBADF;
 	int r;
 
-	r = make_directory(container, err);
-	if (r < 0)
-		return r;
-	dir_fd = open(container->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (dir_fd < 0)
-		return err_set(err, -errno, "open %s", container->dir);
-	return rootfs_mount(dir_fd, container->dir, &layers, err);
+	if (snprintf(disk_dir, sizeof(disk_dir), "%s/%s", task->state_dir, container->name) >=
+	            (int)sizeof(disk_dir) ||
+	    rootfs_private_dir(task->tasks_dir, container->name, container->private_dir,
+	                       sizeof(container->private_dir)) < 0)
+		return err_text(err, -ENAMETOOLONG, "the state directory's path is too long");
+	r = make_directory(container, disk_dir, err);
+	return r < 0 ? r : rootfs_mount(&rootfs, err);
 }
 
 static int make_output(struct container *container, struct err *err)
@@ -374,9 +374,9 @@ static int prepare_and_start(struct container *container, const struct network_a
 
 	choose_hostname(container, hostname, sizeof(hostname));
 	plan->hostname = hostname;
-	dir_fd = open(container->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	dir_fd = open(container->private_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd < 0)
-		return err_set(err, -errno, "open %s", container->dir);
+		return err_set(err, -errno, "open %s", container->private_dir);
 	r = etc_files_write(dir_fd, spec, hostname, address, host_mode, err);
 	if (r == 0)
 		r = make_env(spec, hostname, hostname_entry, sizeof(hostname_entry), plan, err);
@@ -431,7 +431,7 @@ int container_start(struct container *container, const struct network_address *a
 	struct child_plan plan = {
 		.spec = container->spec,
 		.policy = &container->task->policy,
-		.dir = container->dir,
+		.dir = container->private_dir,
 		.netns_fd = container->netns_fd,
 		.cgroup = container->cgroup,
 		.cgroup_hierarchies = container->task->hierarchies,
@@ -661,15 +661,15 @@ static void remove_directory(struct container *container)
 	_cleanup_close_ int parent = -EBADF;
 	int r;
 
-	if (!container->dir[0])
+	if (!container->private_dir[0])
 		return;
-	rootfs_unmount(container->dir);
+	rootfs_remove(container->task->tasks_dir, container->name);
 	parent = open(container->task->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (parent < 0)
 		return; /* it was not made */
 	r = dir_remove_all(parent, container->name);
 	if (r < 0)
-		log_warning(NULL, r, "remove %s", container->dir);
+		log_warning(NULL, r, "remove %s/%s", container->task->state_dir, container->name);
 }
 
 void container_remove(struct container *container)

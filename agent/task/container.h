@@ -36,6 +36,7 @@
 /* What the containers of a task share. */
 struct task {
 	const char *id;
+	char tasks_dir[PATH_MAX];   /* <state>/tasks */
 	char state_dir[PATH_MAX];   /* <state>/tasks/<id> */
 	char layers_dir[PATH_MAX];  /* <state>/images/layers */
 	char seccomp_dir[PATH_MAX]; /* <run>/seccomp */
@@ -62,7 +63,7 @@ struct container {
 	char *name, *id;
 	struct container_spec *spec;
 	enum container_status status;
-	char dir[PATH_MAX];
+	char private_dir[PATH_MAX]; /* rootfs.h */
 	char cgroup_path[256];
 	struct cgroup *cgroup;
 	bool has_cgroup_id;

@@ -7,6 +7,7 @@
 
 #include <limits.h>
 #include <linux/openat2.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,23 +17,83 @@
 
 #define LINKS_MAX 40 /* as the kernel's own path walk */
 
-static int make_directories(int dir_fd, struct err *err)
+static int make_base(int tasks_fd, struct err *err)
 {
-	static const char *const names[] = {"upper", "work", "l", "root"};
-	int r;
+	static const char *const directories[] = {
+		".base", ".base/proc", ".base/sys", ".base/dev", ".base/etc", ".private",
+	};
+	static const char *const files[] = {
+		".base/etc/hosts",
+		".base/etc/hostname",
+		".base/etc/resolv.conf",
+	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		r = dir_remove_all(dir_fd, names[i]);
-		if (r < 0)
-			return err_set(err, r, "remove old %s", names[i]);
-		if (mkdirat(dir_fd, names[i], 0700) < 0)
-			return err_set(err, -errno, "create %s", names[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
+		if (mkdirat(tasks_fd, directories[i], 0755) < 0 && errno != EEXIST)
+			return err_set(err, -errno, "create %s", directories[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		int fd = openat(tasks_fd, files[i],
+		                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+
+		if (fd < 0 && errno != EEXIST)
+			return err_set(err, -errno, "create %s", files[i]);
+		fd_close(fd);
 	}
 	return 0;
 }
 
+/* Containers write to their /etc/hosts, which is in here: it must have an end. */
+static int mount_private(int tasks_fd, struct err *err)
+{
+	static const struct mount_option options[] = {
+		{"mode", "700"}, {"size", "4m"}, {"nr_inodes", "32k"}};
+	_cleanup_close_ int fd = -EBADF, target = -EBADF;
+	int r;
+
+	fd = mount_new("tmpfs", options, ARRAY_SIZE(options),
+	               MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	if (fd < 0)
+		return err_set(err, fd, "make a tmpfs for the task");
+	target = openat(tasks_fd, ".private", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (target < 0)
+		return err_set(err, -errno, "open .private");
+	r = mount_attach(fd, target);
+	return r < 0 ? err_set(err, r, "mount a tmpfs for the task") : 0;
+}
+
+int rootfs_prepare(const char *tasks_dir, struct err *err)
+{
+	_cleanup_close_ int fd = open(tasks_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r;
+
+	if (fd < 0)
+		return err_set(err, -errno, "open %s", tasks_dir);
+	r = make_base(fd, err);
+	return r < 0 ? r : mount_private(fd, err);
+}
+
+int rootfs_private_dir(const char *tasks_dir, const char *container, char *buf, size_t n)
+{
+	return snprintf(buf, n, "%s/.private/%s", tasks_dir, container) < (int)n ? 0
+	                                                                         : -ENAMETOOLONG;
+}
+
+static int make_directories(int disk_fd, int private_fd, struct err *err)
+{
+	const struct {
+		int dir_fd;
+		const char *name;
+	} directories[] = {
+		{disk_fd, "upper"}, {disk_fd, "work"}, {private_fd, "l"}, {private_fd, "root"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
+		if (mkdirat(directories[i].dir_fd, directories[i].name, 0700) < 0)
+			return err_set(err, -errno, "create %s", directories[i].name);
+	return 0;
+}
+
 /* The overlay takes the attributes of "/" from upper: give it those of the image. */
-static int copy_root_attributes(int dir_fd, const char *top_layer, struct err *err)
+static int copy_root_attributes(int disk_fd, const char *top_layer, struct err *err)
 {
 	_cleanup_close_ int upper = -EBADF;
 	struct stat st;
@@ -42,7 +103,7 @@ static int copy_root_attributes(int dir_fd, const char *top_layer, struct err *e
 	if (!S_ISDIR(st.st_mode))
 		return err_text(err, -ENOTDIR, "image layer %s is no directory", top_layer);
 
-	upper = openat(dir_fd, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	upper = openat(disk_fd, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (upper < 0)
 		return err_set(err, -errno, "open upper directory");
 	if (fchown(upper, st.st_uid, st.st_gid) < 0 || fchmod(upper, st.st_mode & 07777) < 0)
@@ -50,78 +111,105 @@ static int copy_root_attributes(int dir_fd, const char *top_layer, struct err *e
 	return 0;
 }
 
-/* l/<i> for layer i, and the text "l/2:l/1:l/0", highest first. */
-static int link_layers(int dir_fd, const struct rootfs_layers *layers, char *lower, size_t n_lower,
-                       struct err *err)
+__attribute__((format(printf, 4, 5))) static int make_link(int dir_fd, const char *name,
+                                                           struct err *err, const char *fmt, ...)
+{
+	char target[PATH_MAX];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(target, sizeof(target), fmt, ap);
+	va_end(ap);
+	if (n >= (int)sizeof(target))
+		return err_text(err, -ENAMETOOLONG, "the target of link %s is too long", name);
+	return symlinkat(target, dir_fd, name) < 0 ? err_set(err, -errno, "link to %s", target) : 0;
+}
+
+/* Links for all that the overlay is made of, and the text "l/2:l/1:l/0:l/b", highest first. */
+static int make_links(const struct rootfs *rootfs, int private_fd, char *lower, size_t n_lower,
+                      struct err *err)
 {
 	size_t used = 0;
+	int r;
 
-	for (size_t i = layers->n; i-- > 0;) {
-		char target[PATH_MAX], name[32];
-		struct stat st;
+	r = make_link(private_fd, "u", err, "%s/upper", rootfs->disk_dir);
+	if (r == 0)
+		r = make_link(private_fd, "w", err, "%s/work", rootfs->disk_dir);
+	if (r == 0)
+		r = make_link(private_fd, "l/b", err, "%s/.base", rootfs->tasks_dir);
+	for (size_t i = rootfs->n_layers; r == 0 && i-- > 0;) {
+		char name[32];
 
 		snprintf(name, sizeof(name), "l/%zu", i);
-		if (snprintf(target, sizeof(target), "%s/%s", layers->layers_dir,
-		             layers->names[i]) >= (int)sizeof(target))
-			return err_text(err, -ENAMETOOLONG, "path of layer %s is too long",
-			                layers->names[i]);
-		if (stat(target, &st) < 0)
-			return err_set(err, -errno, "image layer %s", target);
-		if (symlinkat(target, dir_fd, name) < 0)
-			return err_set(err, -errno, "link to layer %s", layers->names[i]);
-		used += (size_t)snprintf(lower + used, n_lower - used, "%s%s", used ? ":" : "",
-		                         name);
+		used += (size_t)snprintf(lower + used, n_lower - used, "%s:", name);
+		r = make_link(private_fd, name, err, "%s/%s", rootfs->layers_dir,
+		              rootfs->layers[i]);
+		if (r == 0 && faccessat(private_fd, name, F_OK, 0) < 0)
+			r = err_set(err, -errno, "image layer %s", rootfs->layers[i]);
 	}
-	return 0;
+	snprintf(lower + used, n_lower - used, "l/b");
+	return r;
 }
 
 /* Relative names reach overlayfs through the working directory, which is put back. */
-static int mount_overlay(int dir_fd, const char *lower, struct err *err)
+static int mount_overlay(int private_fd, const char *lower, struct err *err)
 {
 	char options[2048];
 	int r;
 
-	if (fchdir(dir_fd) < 0)
+	if (fchdir(private_fd) < 0)
 		return err_set(err, -errno, "enter the container's directory");
 
-	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=upper,workdir=work,volatile",
-	         lower);
+	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=u,workdir=w,volatile", lower);
 	r = sys_mount("overlay", "root", "overlay", 0, options);
 	if (chdir("/") < 0)
 		return err_set(err, -errno, "leave the container's directory");
 	return r < 0 ? err_set(err, r, "mount overlay") : 0;
 }
 
-int rootfs_mount(int dir_fd, const char *dir, const struct rootfs_layers *layers, struct err *err)
+int rootfs_mount(const struct rootfs *rootfs, struct err *err)
 {
-	char lower[ROOTFS_LAYERS_MAX * 8] = "";
-	char top[PATH_MAX];
+	_cleanup_close_ int disk_fd = -EBADF, private_fd = -EBADF;
+	char lower[(ROOTFS_LAYERS_MAX + 1) * 8] = "";
+	char path[PATH_MAX];
 	int r;
 
-	if (layers->n == 0 || layers->n > ROOTFS_LAYERS_MAX)
+	if (rootfs->n_layers == 0 || rootfs->n_layers > ROOTFS_LAYERS_MAX)
 		return err_text(err, -EINVAL, "an image of %zu layers; it must have 1 to %d",
-		                layers->n, ROOTFS_LAYERS_MAX);
+		                rootfs->n_layers, ROOTFS_LAYERS_MAX);
+	disk_fd = open(rootfs->disk_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (disk_fd < 0)
+		return err_set(err, -errno, "open %s", rootfs->disk_dir);
+	r = rootfs_private_dir(rootfs->tasks_dir, rootfs->container, path, sizeof(path));
+	if (r < 0)
+		return err_set(err, r, "directory of container %s", rootfs->container);
+	if (mkdir(path, 0700) < 0)
+		return err_set(err, -errno, "create %s", path);
+	private_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (private_fd < 0)
+		return err_set(err, -errno, "open %s", path);
 
-	rootfs_unmount(dir);
-	r = make_directories(dir_fd, err);
+	r = make_directories(disk_fd, private_fd, err);
+	if (r == 0)
+		r = make_links(rootfs, private_fd, lower, sizeof(lower), err);
 	if (r < 0)
 		return r;
-	r = link_layers(dir_fd, layers, lower, sizeof(lower), err);
-	if (r < 0)
-		return r;
-	snprintf(top, sizeof(top), "%s/%s", layers->layers_dir, layers->names[layers->n - 1]);
-	r = copy_root_attributes(dir_fd, top, err);
-	if (r < 0)
-		return r;
-	return mount_overlay(dir_fd, lower, err);
+	snprintf(path, sizeof(path), "%s/%s", rootfs->layers_dir,
+	         rootfs->layers[rootfs->n_layers - 1]);
+	r = copy_root_attributes(disk_fd, path, err);
+	return r < 0 ? r : mount_overlay(private_fd, lower, err);
 }
 
-void rootfs_unmount(const char *dir)
+void rootfs_remove(const char *tasks_dir, const char *container)
 {
-	char root[PATH_MAX];
+	char path[PATH_MAX], root[PATH_MAX];
 
-	if (snprintf(root, sizeof(root), "%s/root", dir) < (int)sizeof(root))
-		(void)sys_umount(root, MNT_DETACH); /* EINVAL: nothing was mounted */
+	if (rootfs_private_dir(tasks_dir, container, path, sizeof(path)) < 0 ||
+	    snprintf(root, sizeof(root), "%s/root", path) >= (int)sizeof(root))
+		return;                       /* then it was not made */
+	(void)sys_umount(root, MNT_DETACH);   /* EINVAL: nothing was mounted */
+	(void)dir_remove_all(AT_FDCWD, path); /* ends with the mount namespace at the latest */
 }
 
 static int open_plain(int root_fd, const char *path, int flags)

@@ -1,11 +1,18 @@
 /*
  * The root file system of a container: an overlay of the image's layers, and finding places in it.
  *
- *   <state>/tasks/<task id>/<container>/   root 0700
+ *   <state>/tasks/<task id>/<container>/   root 0700, on the disk
  *       upper/ work/                       what the container writes
- *       l/0 l/1 ...                        links to the layers: names short enough for one mount
- *       root/                              where the overlay is mounted, in this mount namespace
+ *   <state>/tasks/.base/                   the lowest layer of every container: what is mounted on,
+ *                                          for images that do not bring it
+ *   <state>/tasks/.private/<container>/    a small tmpfs of the supervisor's own mount namespace
+ *       l/0 l/1 ... u w                    links to layers, upper and work: names short enough for
+ *                                          one mount of a hundred layers
+ *       root/                              where the overlay is mounted
  *       hosts hostname resolv.conf         mounted in /etc of the container
+ *
+ * Only what must be on the disk is: making an inode there costs up to a millisecond where many were
+ * deleted shortly before (ext4 keeps from using them again), as on a busy node.
  */
 #pragma once
 
@@ -15,21 +22,29 @@
 
 #define ROOTFS_LAYERS_MAX 127 /* as many as Docker takes */
 
-struct rootfs_layers {
-	const char *layers_dir;   /* <state>/images/layers */
-	const char *const *names; /* lowest first */
-	size_t n;
+/* Make <tasks_dir>/.base, and mount the tmpfs at <tasks_dir>/.private of this mount namespace. */
+int rootfs_prepare(const char *tasks_dir, struct err *err);
+
+struct rootfs {
+	const char *tasks_dir;     /* <state>/tasks */
+	const char *disk_dir;      /* <state>/tasks/<task id>/<container>, exists and is empty */
+	const char *container;     /* its name */
+	const char *layers_dir;    /* <state>/images/layers */
+	const char *const *layers; /* lowest first */
+	size_t n_layers;
 };
 
 /*
- * Make the directories below dir_fd (that of the container, empty or with what an earlier life
- * left) and mount the overlay at "root". dir is the path of dir_fd.
- * -ENOENT when a layer is missing. What was made is removed with the container's directory.
+ * Make the directories and mount the overlay. -ENOENT when a layer is missing. What was made is
+ * removed by rootfs_remove(), also after a failure.
  */
-int rootfs_mount(int dir_fd, const char *dir, const struct rootfs_layers *layers, struct err *err);
+int rootfs_mount(const struct rootfs *rootfs, struct err *err);
 
-/* Take the overlay away from this mount namespace; not mounted is no error. */
-void rootfs_unmount(const char *dir);
+/* Take the overlay away and remove the container's part of .private; nothing there is no error. */
+void rootfs_remove(const char *tasks_dir, const char *container);
+
+/* <tasks_dir>/.private/<container>: -ENAMETOOLONG */
+int rootfs_private_dir(const char *tasks_dir, const char *container, char *buf, size_t n);
 
 enum rootfs_kind {
 	ROOTFS_DIRECTORY,

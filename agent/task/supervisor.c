@@ -19,6 +19,7 @@
 
 #include "agent/task/container.h"
 #include "agent/task/protocol.h"
+#include "agent/task/rootfs.h"
 #include "lib/fd.h"
 #include "lib/ipc.h"
 #include "lib/json.h"
@@ -766,12 +767,13 @@ static int open_directories(struct supervisor *s, const struct options *options,
 	_cleanup_close_ int tasks_fd = -EBADF;
 	char path[PATH_MAX];
 	struct stat st;
-	int n[4];
+	int n[5];
 
 	n[0] = snprintf(s->task.state_dir, PATH_MAX, "%s/tasks/%s", options->state_dir, id);
 	n[1] = snprintf(s->task.layers_dir, PATH_MAX, "%s/images/layers", options->state_dir);
 	n[2] = snprintf(s->task.seccomp_dir, PATH_MAX, "%s/seccomp", options->runtime_dir);
 	n[3] = snprintf(s->run_dir, PATH_MAX, "%s/tasks/%s", options->runtime_dir, id);
+	n[4] = snprintf(s->task.tasks_dir, PATH_MAX, "%s/tasks", options->state_dir);
 	for (size_t i = 0; i < ARRAY_SIZE(n); i++)
 		if (n[i] >= PATH_MAX)
 			return err_text(err, -ENAMETOOLONG, "the directories' paths are too long");
@@ -833,6 +835,8 @@ static int start(struct supervisor *s, const struct supervisor_config *config, s
 		r = read_hierarchies(&s->task, err);
 	if (r == 0)
 		r = open_directories(s, options, config->task_id, err);
+	if (r == 0)
+		r = rootfs_prepare(s->task.tasks_dir, err);
 	if (r == 0)
 		r = catch_signals(s, err);
 	if (r == 0)
