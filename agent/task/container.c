@@ -45,6 +45,15 @@ static uint64_t now_realtime_usec(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
+static void close_ports(struct container *container)
+{
+	for (size_t i = 0; i < container->n_port_fds; i++)
+		fd_close(container->port_fds[i]);
+	free(container->port_fds);
+	container->port_fds = NULL;
+	container->n_port_fds = 0;
+}
+
 static int exit_file_name(const struct container *container, char *buf, size_t n)
 {
 	return snprintf(buf, n, "exit-%s.json", container->name) < (int)n ? 0 : -ENAMETOOLONG;
@@ -469,8 +478,11 @@ int container_start(struct container *container, const struct network_address *a
 		settle(container);
 		return r;
 	}
-	container->port_fds = ports;
-	container->n_port_fds = n_port_fds;
+	if (n_port_fds > 0) { /* a restart without any keeps those it has */
+		close_ports(container);
+		container->port_fds = ports;
+		container->n_port_fds = n_port_fds;
+	}
 	container->status = CONTAINER_STARTING;
 	container->start_deadline_usec = now_monotonic_usec() + CONTAINER_START_USEC;
 	return 0;
@@ -680,9 +692,7 @@ void container_remove(struct container *container)
 	endpoint_close(&container->endpoint);
 	container->endpoint = ENDPOINT_EMPTY;
 	container->netns_fd = fd_close(container->netns_fd);
-	for (size_t i = 0; i < container->n_port_fds; i++)
-		fd_close(container->port_fds[i]);
-	container->n_port_fds = 0;
+	close_ports(container);
 	remove_directory(container);
 	if (container->cgroup) {
 		empty_cgroup(container);
@@ -702,9 +712,7 @@ struct container *container_free(struct container *container)
 	fd_close(container->netns_fd);
 	fd_close(container->pid_fd);
 	fd_close(container->report_fd);
-	for (size_t i = 0; i < container->n_port_fds; i++)
-		fd_close(container->port_fds[i]);
-	free(container->port_fds);
+	close_ports(container);
 	cgroup_free(container->cgroup);
 	container_spec_free(container->spec);
 	json_object_put(container->start_request);

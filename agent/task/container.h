@@ -28,7 +28,6 @@
 #include "cgroups/cgroup.h"
 #include "netns/endpoint.h"
 
-#define CONTAINER_PORTS_MAX       1024
 #define CONTAINER_START_USEC      (120 * 1000000ull) /* from clone to execve: NFS mounts may wait */
 #define CONTAINER_STOP_USEC       (30 * 1000000ull)  /* grace where nobody said another */
 #define CONTAINER_HIERARCHIES_MAX 32

@@ -881,6 +881,8 @@ int supervisor_run(const struct supervisor_config *config, struct err *err)
 		send_error(&s, NULL, r, err);
 	while (r == 0 && !is_over(&s))
 		r = turn(&s, err);
+	if (r == 0 && !s.was_set_up && !s.ended)
+		remove_runtime_directory(&s); /* nothing to come back for */
 	done(&s);
 	return r;
 }

@@ -1,7 +1,9 @@
 """Drives one ecs-task directly, as ecs-launcher and ecs-agent together would."""
 
 import array
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -179,34 +181,48 @@ class Host:
         return name
 
     def busybox_layer(self):
-        def fill(path):
-            for name in ("bin", "etc", "tmp", "root", "home"):
-                (path / name).mkdir()
-            (path / "tmp").chmod(0o1777)
-            shutil.copy(BUSYBOX, path / "bin/busybox")
-            (path / "bin/busybox").chmod(0o755)
-            applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True)
-            for applet in applets.stdout.split():
-                if applet != "busybox":
-                    (path / "bin" / applet).symlink_to("busybox")
-            (path / "etc/passwd").write_text(
-                "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n"
-            )
-            (path / "etc/group").write_text("root:x:0:\napp:x:1001:\nextra:x:2000:app\nweb:x:3000:\n")
+        """The same directory for all: four hundred links are slow to make for each test."""
+        name = uuid.uuid4().hex * 2
+        (self.state / "images/layers" / name).symlink_to(busybox_directory())
+        return name
 
-        return self.layer(fill)
+
+@functools.cache
+def busybox_directory():
+    path = Path(tempfile.mkdtemp(prefix="ecs-busybox-", dir="/var/tmp"))
+    atexit.register(shutil.rmtree, path)
+    path.chmod(0o755)
+    for name in ("bin", "etc", "tmp", "root", "home"):
+        (path / name).mkdir()
+    (path / "tmp").chmod(0o1777)
+    shutil.copy(BUSYBOX, path / "bin/busybox")
+    (path / "bin/busybox").chmod(0o755)
+    applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True)
+    for applet in applets.stdout.split():
+        if applet != "busybox":
+            (path / "bin" / applet).symlink_to("busybox")
+    (path / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n"
+    )
+    (path / "etc/group").write_text("root:x:0:\napp:x:1001:\nextra:x:2000:app\nweb:x:3000:\n")
+    return path
 
 
 class Task:
-    def __init__(self, host, network="host", cgroup=None, task_id=None):
+    def __init__(self, host, network="host", cgroup=None, setup=True):
         self.host = host
-        self.id = task_id or uuid.uuid4().hex
-        self.network = network
+        self.id = uuid.uuid4().hex
         self.process = None
         self.pid = None
         self.connection = None
         host.tasks.append(self)
-        self.start(cgroup)
+        self.start()
+        if setup:
+            task = {"arn": f"arn:aws:ecs:us-west-2:111122223333:task/c/{self.id}",
+                    "networkMode": network, "cgroup": cgroup or {}}
+            assert self.call("setup", task=task)["type"] == "ready"
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+            self.pid = int(children.read_text().split()[0])
 
     def cgroup_paths(self, name="supervisor"):
         return [top / self.host.parent / f"ecstasks-{self.id}" / name
@@ -228,7 +244,7 @@ class Task:
                     if (path / file).exists() and not self.host.is_v2:
                         (path / file).write_text((path.parent / file).read_text())
 
-    def start(self, cgroup):
+    def start(self):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         binary = program("ecs-task")
         self.make_cgroups()
@@ -244,11 +260,6 @@ class Task:
         )
         theirs.close()
         self.connection = Connection(ours)
-        task = {"arn": f"arn:aws:ecs:us-west-2:111122223333:task/c/{self.id}",
-                "networkMode": self.network, "cgroup": cgroup or {}}
-        assert self.connection.call("setup", task=task)["type"] == "ready"
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        self.pid = int(children.read_text().split()[0])
 
     def call(self, type_, fds=(), **members):
         return self.connection.call(type_, fds, **members)

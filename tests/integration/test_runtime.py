@@ -1066,6 +1066,18 @@ def test_host_ports_are_held_until_the_end(host):
         other.bind(("127.0.0.1", number))
 
 
+def test_without_a_setup_it_ends_with_the_connection(host):
+    task = Task(host, setup=False)
+    run_dir = host.run / "tasks" / task.id
+    assert task.call("state") == {"type": "state", "seq": 1, "ready": False, "containers": []}
+    with pytest.raises(RequestError, match='"create" before "setup"'):
+        task.create(["/bin/true"])
+    assert run_dir.exists()
+    task.connection.close()
+    assert task.process.wait(30) == 0
+    assert not run_dir.exists()
+
+
 def test_ecs_task_must_be_the_first_process_of_a_namespace(host):
     from builddir import program
 
