@@ -92,6 +92,9 @@ static void on_host(int r, struct ipc_message *msg, const struct err *err, void 
 	backoff_reset(&engine->host_backoff);
 	if (engine->host_endpoint_due)
 		serve_host(engine, msg);
+	/* ecs-metadata came up while an answer without the endpoint was under way. */
+	if (engine->host_endpoint_due && msg->n_fds == 0 && metadata_is_up(engine->metadata))
+		host_network_start(engine);
 	engine_changed_all(engine);
 }
 

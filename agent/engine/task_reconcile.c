@@ -15,6 +15,8 @@
  * and its error says what is missing. */
 #define CREDENTIALS_WAIT_USEC (5 * MINUTE_USEC)
 
+#define WAITING_LOOK_USEC (5 * SECOND_USEC)
+
 /* Host resources. */
 
 static bool is_waiting(const struct engine_task *et)
@@ -69,6 +71,14 @@ static void spread_desired(struct engine_task *et)
 
 /* Ways up. */
 
+/* Has it waited for less than this, counted from the first call? */
+static bool may_wait(struct engine_container *ec, uint64_t limit_usec)
+{
+	if (ec->waiting_since_usec == 0)
+		ec->waiting_since_usec = now_usec();
+	return now_usec() - ec->waiting_since_usec < limit_usec;
+}
+
 static bool credentials_are_here(struct engine_container *ec)
 {
 	const char *id = image_auth_credentials_id(ec->et->task, ec->c);
@@ -79,24 +89,21 @@ static bool credentials_are_here(struct engine_container *ec)
 	credential = role_credentials_find(ec->et->engine->credentials, id);
 	if (credential ? credential->is_put : ec->et->execution_credentials_there)
 		return true;
-	if (ec->waiting_since_usec == 0)
-		ec->waiting_since_usec = now_usec();
-	return now_usec() - ec->waiting_since_usec >= CREDENTIALS_WAIT_USEC;
+	return !may_wait(ec, CREDENTIALS_WAIT_USEC);
 }
 
-static bool bridge_is_ready(struct engine_container *ec)
+/* What ecs-network is to make for all: the bridge, the endpoint of host mode. */
+static bool host_is_ready(struct engine_container *ec, bool is_ready, const char *what)
 {
 	struct engine *engine = ec->et->engine;
 	struct err err = {.name = "ContainerNetworkingError"};
 
-	if (engine->host_ready)
+	if (is_ready)
 		return true;
 	host_network_start(engine);
-	if (ec->waiting_since_usec == 0)
-		ec->waiting_since_usec = now_usec();
-	if (now_usec() - ec->waiting_since_usec < NETWORK_TIMEOUT_USEC)
+	if (may_wait(ec, NETWORK_TIMEOUT_USEC))
 		return false;
-	(void)err_text(&err, 0, "container resource provisioning: bridge: %s",
+	(void)err_text(&err, 0, "container resource provisioning: %s: %s", what,
 	               engine->host_error.text[0] ? engine->host_error.text : "no answer in time");
 	container_fail(ec, err.name, &err);
 	return false;
@@ -109,9 +116,7 @@ static bool metadata_is_ready(struct engine_container *ec)
 
 	if (metadata_is_up(engine->metadata))
 		return true;
-	if (ec->waiting_since_usec == 0)
-		ec->waiting_since_usec = now_usec();
-	if (now_usec() - ec->waiting_since_usec >= limit)
+	if (!may_wait(ec, limit))
 		container_fail_timeout(ec, "started", limit);
 	return false;
 }
@@ -139,17 +144,23 @@ static bool dependencies_allow(struct engine_container *ec)
 
 static void advance_made(struct engine_container *ec)
 {
-	if (ec->et->task->network_mode == NETWORK_MODE_BRIDGE && !ec->attached) {
-		if (bridge_is_ready(ec)) {
-			ec->waiting_since_usec = 0;
-			container_attach(ec);
-		}
+	const struct engine *engine = ec->et->engine;
+	enum network_mode mode = ec->et->task->network_mode;
+
+	if (mode == NETWORK_MODE_BRIDGE && !ec->attached) {
+		if (!host_is_ready(ec, engine->host_ready, "bridge"))
+			return;
+		ec->waiting_since_usec = 0;
+		container_attach(ec);
 	} else if (!ec->served) {
-		if (metadata_is_ready(ec)) {
-			ec->waiting_since_usec = 0;
-			metadata_send_documents(ec->et);
-			container_serve(ec);
-		}
+		if (!metadata_is_ready(ec))
+			return;
+		if (mode == NETWORK_MODE_HOST &&
+		    !host_is_ready(ec, !engine->host_endpoint_due, "endpoint of the host"))
+			return;
+		ec->waiting_since_usec = 0;
+		metadata_send_documents(ec->et);
+		container_serve(ec);
 	} else {
 		container_start(ec);
 	}
@@ -257,34 +268,23 @@ static int on_wake(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* When to look again though nothing happens: startTimeouts, and waiting that has a limit. */
+/* When to look again though nothing happens: at the end of a startTimeout, and every few seconds
+ * while something is waited for that has a limit. */
 static uint64_t next_look_usec(struct engine_task *et)
 {
-	const struct engine *engine = et->engine;
-	uint64_t now_realtime = now_realtime_usec(), now = now_usec(), wait = UINT64_MAX;
+	uint64_t now_realtime = now_realtime_usec(), wait = UINT64_MAX;
 
 	for (size_t i = 0; i < et->task->n_containers; i++) {
 		struct engine_container *ec = &et->containers[i];
-		uint64_t deadline = UINT64_MAX, end;
+		uint64_t deadline = UINT64_MAX;
 
 		if (ec->c->known >= TASK_STATUS_RUNNING || ec->op != OP_NONE)
 			continue;
+		if (ec->waiting_since_usec != 0 && wait > WAITING_LOOK_USEC)
+			wait = WAITING_LOOK_USEC;
 		(void)dependencies_check(et->task, ec->c, now_realtime, &deadline, NULL);
 		if (deadline != UINT64_MAX && deadline - now_realtime < wait)
 			wait = deadline > now_realtime ? deadline - now_realtime : 0;
-		if (ec->waiting_since_usec == 0)
-			continue;
-		/* The longest of the limits; which one it is, the next look finds. */
-		end = ec->waiting_since_usec +
-		      (has_image(ec) ? ec->made && !ec->attached &&
-		                                       et->task->network_mode == NETWORK_MODE_BRIDGE
-		                               ? NETWORK_TIMEOUT_USEC
-		                               : engine->o.config->container_start_timeout_usec
-		                     : CREDENTIALS_WAIT_USEC);
-		if (end <= now)
-			wait = 0;
-		else if (end - now < wait)
-			wait = end - now;
 	}
 	return wait;
 }

@@ -388,7 +388,10 @@ static void on_network_message(struct fake_peer *peer, struct ipc_message *msg, 
 {
 	struct json_object *body;
 
-	if (strcmp(type, "host") == 0) {
+	if (strcmp(type, "host") == 0 && peer->world->hold_host) {
+		note(peer->world, "host-held");
+		peer->held = json_object_get(msg->body);
+	} else if (strcmp(type, "host") == 0) {
 		on_host(peer, msg->body);
 	} else if (strcmp(type, "attach") == 0) {
 		on_attach(peer, msg->body, msg->n_fds);
@@ -910,10 +913,26 @@ void world_release_pulls(struct world *world)
 	for (size_t i = 0; i < p->n_peers; i++) {
 		struct json_object *held = p->peers[i]->held;
 
-		if (!held)
+		if (!held || p->peers[i]->role != ROLE_IMAGE)
 			continue;
 		p->peers[i]->held = NULL;
 		answer_pull(p->peers[i], held, false);
+		json_object_put(held);
+	}
+}
+
+void world_release_host(struct world *world)
+{
+	struct world_private *p = world->private;
+
+	world->hold_host = false;
+	for (size_t i = 0; i < p->n_peers; i++) {
+		struct json_object *held = p->peers[i]->held;
+
+		if (!held || p->peers[i]->role != ROLE_NETWORK)
+			continue;
+		p->peers[i]->held = NULL;
+		on_host(p->peers[i], held);
 		json_object_put(held);
 	}
 }

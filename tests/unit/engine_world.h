@@ -28,6 +28,7 @@ struct world {
 	int start_exit_code;    /* "start" fails with it */
 	bool start_is_silent;   /* no answer to "start" */
 	bool stop_is_silent;    /* "stop" is answered, "exited" does not follow */
+	bool hold_host;         /* no answer to "host" until world_release_host() */
 	bool hold_pulls;        /* no answer to pulls until world_release_pulls() */
 };
 
@@ -59,6 +60,7 @@ void world_kill_supervisor(struct world *world, const char *id);
 /* It has written this exit before. */
 void world_write_exit(struct world *world, const char *id, const char *container, int code);
 void world_release_pulls(struct world *world);
+void world_release_host(struct world *world);
 /* ecs-metadata loses its memory and its connections. */
 void world_restart_metadata(struct world *world);
 

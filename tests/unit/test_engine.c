@@ -587,6 +587,25 @@ static void test_restarted_metadata_gets_everything_again(void **state)
 	assert_int_equal(world_find(world, "t1")->known, TASK_STATUS_RUNNING);
 }
 
+static void test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata(void **state)
+{
+	struct world *world = *state;
+	unsigned int hellos;
+
+	world_wait_word(world, "complete", 1);
+	hellos = world_count(world, "hello");
+	world_stop_engine(world);
+	world_restart_metadata(world);
+	world->hold_host = true;
+	world_start_engine(world);
+	world_wait_word(world, "host-held", 1);
+	world_wait_word(world, "hello", hellos + 1);
+	world_settle(world);
+	world_release_host(world);
+	world_wait_word(world, "serve-host", 2);
+	world_wait_word(world, "complete", 2);
+}
+
 static void manifest(struct world *world, const char *id, int64_t timeline, const char *running)
 {
 	const struct acs_task_identifier task = {
@@ -694,6 +713,7 @@ int main(void)
 		TEST(test_role_is_not_put_where_task_roles_are_off),
 		TEST(test_no_secret_is_in_the_store),
 		TEST(test_restarted_metadata_gets_everything_again),
+		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
 		TEST(test_task_that_the_manifest_lacks_stops_once_verified),
 		TEST(test_old_manifest_is_ignored_also_after_a_restart),
 		TEST(test_task_unknown_to_the_state_is_stopped_and_ended),
