@@ -64,8 +64,8 @@ int cgroup_clone_fd(const struct cgroup *cgroup);
 
 /*
  * Move the calling single-threaded process in, by writing "0" to tasks (v1) and cgroup.procs (v2).
- * Async-signal-safe. Returns 0 or -errno. Writing to cgroup.procs costs 10 ms, as long as the kernel
- * waits for an RCU grace period, so new processes are better cloned in:
+ * Async-signal-safe. Returns 0 or -errno. Writing to cgroup.procs costs 10 ms, as long as the
+ * kernel waits for an RCU grace period, so new processes are better cloned in:
  *
  * cgroup_join_cloned() is for a child that was made with cgroup_clone_fd() (or without, where that
  * is -EBADF). It enters what is left: the v1 hierarchies.

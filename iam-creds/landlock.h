@@ -6,6 +6,7 @@
 
 #include "lib/err.h"
 
-/* Call with no_new_privs set. 0 also where the kernel has no Landlock (before Linux 5.13, or switched
- * off), which is said at debug level: then the file system's own permissions are what is left. */
+/* Call with no_new_privs set. 0 also where the kernel has no Landlock (before Linux 5.13, or
+ * switched off), which is said at debug level: then the file system's own permissions are what is
+ * left. */
 int landlock_close_files(struct err *err);

@@ -42,8 +42,8 @@ static int give_up_privileges(struct err *err)
 {
 	static const char *const syscalls[] = {"landlock_create_ruleset", "landlock_restrict_self",
 	                                       NULL};
-	const struct confinement confinement = {
-		.user = geteuid() == 0 ? "ecs-metadata" : NULL, .syscalls = syscalls};
+	const struct confinement confinement = {.user = geteuid() == 0 ? "ecs-metadata" : NULL,
+	                                        .syscalls = syscalls};
 	int r;
 
 	r = confine(&confinement, err);

@@ -1,12 +1,11 @@
 /*
  * <run>/metadata/control.sock: ecs-metadata, the one store of credentials and the server of
- * 169.254.170.2. Peers by SO_PEERCRED: ecs-agent (or root) may do everything, ecs-logs and ecs-image
- * may only "get-credentials" of execution roles and of "instance". Everything is in memory and gone
- * with the process; "hello" tells ecs-agent what to send again.
+ * 169.254.170.2. Peers by SO_PEERCRED: ecs-agent (or root) may do everything, ecs-logs and
+ * ecs-image may only "get-credentials" of execution roles and of "instance". Everything is in
+ * memory and gone with the process; "hello" tells ecs-agent what to send again.
  *
  *  {"type":"hello","seq":n} -> {"type":"hello","tasks":["<task id>",...],
- *      "credentials":["<id>",...],"host":bool}     what this process has; events follow on this
- *      connection (see below).
+ *      "credentials":["<id>",...],"host":bool}     what this process has.
  *  {"type":"put-credentials","seq":n,"credentialsId":"...","taskId":"..."|absent for "instance",
  *   "taskArn":"...","roleType":"TaskApplication"|"TaskExecution"|"Instance","roleArn":"...",
  *   "accessKeyId":"...","secretAccessKey":"...","sessionToken":"...","expiration":"<RFC 3339>"}
@@ -28,8 +27,8 @@
  *      "accessKeyId","secretAccessKey","sessionToken","expiration"} or error ENOENT (unknown),
  *      EAGAIN (announced, not here yet), EKEYEXPIRED.
  *  {"type":"configure","seq":n,"cluster":"...","containerInstanceArn":"...","auditLog":"<path>"|absent,
- *   "requestsPerSecond":40,"burst":60}     descriptor (optional): the audit log, open for appending;
- *      ecs-metadata has no file system of its own, so without it audit lines go to its log
+ *   "requestsPerSecond":40,"burst":60}     descriptor (optional): the audit log, open for
+ * appending; ecs-metadata has no file system of its own, so without it audit lines go to its log
  *  Other requests answer {"type":"ok"}.
  *
  * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and

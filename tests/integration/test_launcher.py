@@ -69,14 +69,15 @@ class Probe:
 
 class Launcher:
     def __init__(self, notify=None):
+        launcher, probe = program("ecs-launcher"), program("tests/integration/launcher_probe")
         self.dir = Path(tempfile.mkdtemp(prefix="ecsl-"))
         self.dir.chmod(0o755)
         self.parent = f"ecs-test-{uuid.uuid4().hex[:8]}"
         self.run, self.state, self.libexec = (self.dir / n for n in ("run", "state", "libexec"))
         self.libexec.mkdir(0o755)
-        shutil.copy(program("ecs-launcher"), self.libexec)
+        shutil.copy(launcher, self.libexec)
         for name in ("ecs-task", "ecs-image", "ecs-network"):
-            self.install(name, program("tests/integration/launcher_probe"))
+            self.install(name, probe)
         self.config = self.dir / "ecs.config"
         self.config.write_text("ECS_LOGLEVEL=debug\n")
         self.process = None
