@@ -226,7 +226,7 @@ class Node:
             f"link {link['ifname']}" for link in links
             if link["ifname"].startswith("ecs") and link["ifname"] != self.bridge
         ]  # fmt: skip
-        found += [f"directory {path}" for path in (self.state / "tasks").glob("*")]
+        found += [f"directory {path}" for path in (self.state / "tasks").glob("[!.]*")]
         found += [f"directory {path}" for path in (self.run / "tasks").glob("*")]
         found += [f"directory {path}" for path in (self.state / "spool").glob("*")]
         found += [f"nft element {line}" for line in self._nft_elements()]
