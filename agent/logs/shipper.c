@@ -353,13 +353,31 @@ static void scan_spool(struct shipper *shipper)
 	}
 }
 
+static void forget_task(struct shipper *shipper, const char *id)
+{
+	struct task_dir *task;
+
+	LIST_FOREACH(task, &shipper->tasks, all)
+	if (strcmp(task->id, id) == 0) {
+		task_dir_free(task);
+		return;
+	}
+}
+
 static void on_spool(uint32_t mask, const char *name, void *userdata)
 {
 	struct shipper *shipper = userdata;
 
-	if (mask & IN_Q_OVERFLOW)
+	if (mask & IN_Q_OVERFLOW) {
 		scan_spool(shipper);
-	else if (*name)
+		return;
+	}
+	/* While anybody holds the removed directory open its own watch says nothing, and one of the
+	 * same name may be there again: a container that begins after another's log is delivered.
+	 */
+	if (mask & IN_DELETE)
+		forget_task(shipper, name);
+	if (*name)
 		task_found(shipper->spool_fd, name, shipper);
 }
 

@@ -733,3 +733,23 @@ def test_a_directory_that_somebody_removes_is_forgotten(shipper):
     stream.end()
     shipper.wait_messages("app", ["one", "two"])
     shipper.wait_gone(stream)
+
+
+def test_a_container_that_begins_after_another_log_is_delivered_is_found(shipper):
+    """The task's directory goes with its first log and comes back with the next, while the
+    supervisor may hold the old one open."""
+    shipper.start()
+    first = shipper.stream("init")
+    held = os.open(first.dir.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        first.lines("first")
+        first.end()
+        shipper.wait_messages("init", ["first"])
+        wait_for(lambda: not first.dir.parent.exists(), 30, shipper.log)
+        second = shipper.stream("app")
+        second.lines("second")
+        second.end()
+        shipper.wait_messages("app", ["second"])
+        shipper.wait_gone(second)
+    finally:
+        os.close(held)
