@@ -381,13 +381,26 @@ static void on_spool(uint32_t mask, const char *name, void *userdata)
 		task_found(shipper->spool_fd, name, shipper);
 }
 
+/* The directory goes with the last stream that is delivered, and comes again with the next
+ * container that the task starts. That it is gone may be told after the new one was, which then has
+ * no watch yet. */
+static void task_dir_gone(struct task_dir *task)
+{
+	struct shipper *shipper = task->shipper;
+	char id[NAME_MAX + 1];
+
+	snprintf(id, sizeof(id), "%s", task->id);
+	task_dir_free(task);
+	task_found(shipper->spool_fd, id, shipper);
+}
+
 static void on_task_dir(uint32_t mask, const char *name, void *userdata)
 {
 	struct task_dir *task = userdata;
 	struct item *item;
 
 	if (mask & (IN_DELETE_SELF | IN_IGNORED))
-		task_dir_free(task);
+		task_dir_gone(task);
 	else if (mask & IN_DELETE && (item = item_find(task->shipper, task->id, name)))
 		log_stream_removed(item->stream);
 	else if (mask & IN_Q_OVERFLOW || (*name && *name != '.'))

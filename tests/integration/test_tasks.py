@@ -157,6 +157,20 @@ def test_dependencies_are_started_in_order(node, busybox):
     assert [e["message"] for e in events] == ["first", "second"], lines
 
 
+def test_logs_of_a_container_that_begins_as_another_ends_are_delivered(node, busybox):
+    """The spool of a task is removed with its last stream, and made again for the next container."""
+    definition = task(
+        container(busybox, "echo first", name="init", essential=False, memory=8, cpu=1),
+        container(busybox, "echo second", memory=8, cpu=1,
+                  dependsOn=[{"containerName": "init", "condition": "SUCCESS"}]),
+    )  # fmt: skip
+    for _ in range(2):
+        for arn in node.standin.run_tasks(definition, count=20):
+            node.standin.wait_task(arn, "STOPPED", 120)
+    lines = wait_log(node, lambda lines: len(lines) == 80)
+    assert sorted(lines) == ["first"] * 40 + ["second"] * 40
+
+
 def test_a_malformed_task_is_stopped_with_its_reason_and_the_agent_goes_on(node, busybox):
     bad = {
         "arn": "arn:aws:ecs:us-west-2:111122223333:task/default/00000000000000000000000000000bad",
