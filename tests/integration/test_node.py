@@ -1,0 +1,135 @@
+"""A node as a whole: what its daemons may do, where its keys come from, a second one beside it."""
+
+import errno
+import os
+import pathlib
+import subprocess
+
+import pytest
+from controlplane.client import wait_for
+from harness.node import Node, programs_dir
+from harness.taskdef import container, task
+from syscall_in import EXECVE, GETPID, KEYCTL, MOUNT, PTRACE, UNSHARE, syscall_in
+
+
+def status_of(pid):
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+@pytest.mark.parametrize("daemon", ["agent", "metadata", "logs"])
+def test_a_daemon_has_given_up_all_privileges_and_cannot_get_them_back(node, daemon):
+    pid = node.pid(daemon)
+    status = status_of(pid)
+    assert status["Uid"].split() != ["0"] * 4
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+    assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    assert syscall_in(pid, GETPID) == pid
+    for number in (EXECVE, PTRACE, MOUNT, UNSHARE, KEYCTL):
+        assert syscall_in(pid, number) == -errno.EPERM, number
+
+
+def test_instance_credentials_come_from_imds(busybox):
+    config = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "AWS_DEFAULT_REGION": None}
+    with Node(config) as node:
+        arn = node.standin.run_task(task(container(busybox, "exit 8")))
+        assert node.standin.wait_task(arn, "STOPPED")["containers"][0]["exitCode"] == 8
+        assert node.standin.calls("imds")
+        node.standin.assert_no_violations()
+
+
+def test_a_second_instance_runs_beside_the_first(node, busybox):
+    with Node({"ECS_BRIDGE_SUBNET": "172.30.0.0/16"}) as other:
+        arns = {}
+        for each in (node, other):
+            arns[each] = each.standin.run_task(
+                task(container(busybox, "trap 'exit 0' TERM; while :; do usleep 50000; done"))
+            )
+        for each in (node, other):
+            each.standin.wait_task(arns[each], "RUNNING")
+        other.standin.stop_task(arns[other])
+        other.standin.wait_task(arns[other], "STOPPED")
+        assert node.task_processes(arns[node])
+    node.standin.stop_task(arns[node])
+    found = node.standin.wait_task(arns[node], "STOPPED")
+    assert found["containers"][0]["exitCode"] == 0
+
+
+def network_pids(node):
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"ecs-network") and str(node.run).encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_killing_ecs_network_again_and_again_only_delays(node, busybox):
+    definition = task(
+        container(busybox, "exit 3", logs=None, portMappings=[{"containerPort": 80, "hostPort": 0}])
+    )
+    arns = node.standin.run_tasks(definition, count=12)
+    killed = 0
+
+    def ended():
+        nonlocal killed
+        if killed < 8:
+            for pid in network_pids(node):
+                try:
+                    os.kill(pid, 9)
+                    killed += 1
+                except ProcessLookupError:
+                    pass
+        return all(t["lastStatus"] == "STOPPED" for t in node.standin.tasks())
+
+    wait_for(ended, 120, lambda: f"{[t['lastStatus'] for t in node.standin.tasks()]}")
+    assert killed
+    for arn in arns:
+        one = node.standin.task(arn)["containers"][0]
+        assert one.get("exitCode") == 3 or "ContainerNetworkingError" in one.get("reason", ""), one
+    arn = node.standin.run_task(definition)
+    assert node.standin.wait_task(arn, "STOPPED")["containers"][0]["exitCode"] == 3
+    node.wait_clean()
+
+
+def test_check_config_names_value_and_source_of_each_setting(tmp_path):
+    agent = programs_dir() / "ecs-agent"
+    if not agent.exists():
+        pytest.skip(f"ecs-agent is not installed in {programs_dir()} (ECS_PROGRAMS)")
+    config = tmp_path / "ecs.config"
+    config.write_text(
+        "ECS_CLUSTER=blue\nAWS_SECRET_ACCESS_KEY=CANARY\nECS_ENABLE_GPU_SUPPORT=true\n"
+    )
+    run = subprocess.run(
+        [str(agent), "--check-config", "--config", str(config)],
+        env={"ECS_CONTAINER_STOP_TIMEOUT": "5s", "PATH": "/usr/bin"}, capture_output=True, text=True,
+    )  # fmt: skip
+    text = run.stdout + run.stderr
+    lines = [line for line in text.splitlines() if "ECS_CLUSTER=blue" in line]
+    assert lines and "ecs.config" in lines[0], text
+    assert any("ECS_CONTAINER_STOP_TIMEOUT=5s" in line and "environment" in line for line in text.splitlines()), text
+    assert "ECS_ENABLE_GPU_SUPPORT" in text and "does not support" in text, text
+    assert "CANARY" not in text
+
+
+def test_bad_settings_are_refused_by_name(tmp_path):
+    agent = programs_dir() / "ecs-agent"
+    if not agent.exists():
+        pytest.skip(f"ecs-agent is not installed in {programs_dir()} (ECS_PROGRAMS)")
+    for line, word in (
+        ("ECS_INSTANCE_ATTRIBUTES={", "ECS_INSTANCE_ATTRIBUTES"),
+        ('ECS_AVAILABLE_LOGGING_DRIVERS=["carrier-pigeon"]', "carrier-pigeon"),
+        ("ECS_BRIDGE_SUBNET=banana", "banana"),
+    ):
+        config = tmp_path / "ecs.config"
+        config.write_text(line + "\n")
+        run = subprocess.run(
+            [str(agent), "--check-config", "--config", str(config)],
+            env={"PATH": "/usr/bin"}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert run.returncode != 0, line
+        assert word in run.stdout + run.stderr, run.stdout + run.stderr
