@@ -349,8 +349,8 @@ static int add_ulimit(struct json_object *list, struct json_object *item, struct
 	return err_text(err, -EINVAL, "unknown ulimit \"%.40s\"", name);
 }
 
-/* Only what the task asks for: defaults are ecs-task's, which comes as near to them as the host lets
- * it, while these must be met. */
+/* Only what the task asks for: defaults are ecs-task's, which comes as near to them as the host
+ * lets it, while these must be met. */
 static int build_rlimits(const struct container *c, struct json_object **ret, struct err *err)
 {
 	struct json_object *ulimits = json_get(c->host_config, "Ulimits");

@@ -305,7 +305,7 @@ static int copy_without_credentials(struct json_object *obj, struct json_object 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		struct json_object *credentials = json_get(copy, names[i]);
 		_cleanup_json_ struct json_object *id =
-		        json_object_get(json_get(credentials, "credentialsId"));
+			json_object_get(json_get(credentials, "credentialsId"));
 		struct json_object *stripped;
 
 		if (!credentials)

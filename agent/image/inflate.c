@@ -198,7 +198,8 @@ static int feed_zstd(struct inflater *inflater, const void *bytes, size_t n, str
 		r = inflater->sink(inflater->output, out.pos, inflater->userdata);
 		if (r < 0)
 			return r;
-		/* At the end of a frame nothing is held back, and one more call would begin another. */
+		/* At the end of a frame nothing is held back, and one more call would begin
+		 * another. */
 	} while (in.pos < in.size || (!inflater->complete && out.pos == out.size));
 	return 0;
 }
