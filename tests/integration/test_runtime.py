@@ -369,11 +369,11 @@ def test_other_devices_cannot_be_used_even_when_made(task):
 
 
 def test_given_devices_can_be_used(task):
-    device = {"path": "/dev/sub/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640,
+    device = {"path": "/dev/sub/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o640,
               "uid": 7, "gid": 8}
-    _, out = task.sh("stat -c '%a %u %g %t:%T' /dev/sub/fuse; : < /dev/sub/fuse && echo opened",
+    _, out = task.sh("stat -c '%a %u %g %t:%T' /dev/sub/kmsg; : > /dev/sub/kmsg && echo opened",
                      config={"linux": {"devices": [device]}})
-    assert lines(out) == ["640 7 8 a:e5", "opened"]
+    assert lines(out) == ["640 7 8 1:b", "opened"]
 
 
 def test_masked_and_readonly_paths(task):
