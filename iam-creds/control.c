@@ -34,7 +34,6 @@ struct control {
 	int listen_fd;
 	LIST_HEAD(, peer) peers;
 	unsigned n_peers;
-	bool told_audit_log; /* that its file did not come */
 };
 
 /* A handler fills *answer or leaves it for {"type":"ok"}. */
@@ -321,28 +320,12 @@ static int get_rate(struct json_object *body, struct bucket_rate *rate, struct e
 	return r;
 }
 
-static void set_audit_file(struct control *control, struct ipc_message *msg, const char *path)
-{
-	struct audit *audit = control->config.audit;
-
-	if (msg->n_fds == 1) {
-		audit_set_file(audit, TAKE_FD(msg->fds[0]));
-		return;
-	}
-	audit_set_file(audit, -EBADF);
-	if (path && !control->told_audit_log)
-		log_warning(NULL, 0,
-		            "audit log %s came without a descriptor: audit lines go to this log",
-		            path);
-	control->told_audit_log = path != NULL;
-}
-
 static int on_configure(struct peer *peer, struct ipc_message *msg, struct json_object **answer,
                         struct err *err)
 {
 	const struct control_config *config = &peer->control->config;
 	struct bucket_rate rate = {.per_second = 40, .burst = 60};
-	const char *cluster = "", *instance = "", *path = NULL;
+	const char *cluster = "", *instance = "";
 	int r;
 
 	(void)answer;
@@ -353,15 +336,13 @@ static int on_configure(struct peer *peer, struct ipc_message *msg, struct json_
 		r = json_optional(
 			json_get_string(msg->body, "containerInstanceArn", &instance, err));
 	if (r == 0)
-		r = json_optional(json_get_string(msg->body, "auditLog", &path, err));
-	if (r == 0)
 		r = get_rate(msg->body, &rate, err);
 	if (r == 0)
 		r = audit_configure(config->audit, cluster, instance, err);
 	if (r < 0)
 		return r;
 	http_set_rates(config->http, &rate);
-	set_audit_file(peer->control, msg, path);
+	audit_set_file(config->audit, msg->n_fds == 1 ? TAKE_FD(msg->fds[0]) : -EBADF);
 	return 0;
 }
 

@@ -4,11 +4,13 @@
  * from the supervisors, the host's from ecs-network.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
 #include "agent/engine/documents.h"
 #include "agent/engine/engine_internal.h"
+#include "lib/fd.h"
 #include "lib/json.h"
 #include "lib/loop.h"
 
@@ -116,9 +118,29 @@ void metadata_put_instance(struct engine *engine)
 	json_object_put(body);
 }
 
+/* ecs-metadata has no file system of its own, so it gets the audit log as a descriptor. A disabled
+ * one goes nowhere; without a file the lines go to the log of ecs-metadata. -EBADF: none. */
+static int open_audit_log(const struct engine *engine)
+{
+	const struct config *config = engine->o.config;
+	const char *path = config->audit_log_disabled ? "/dev/null" : config->audit_log;
+	int fd;
+
+	if (!path)
+		return -EBADF;
+	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_CLOEXEC, 0640);
+	if (fd < 0)
+		log_warning(
+			&engine->log, -errno,
+			"ECS_AUDIT_LOGFILE %s cannot be opened, so audit lines go to the log of ecs-metadata",
+			path);
+	return fd < 0 ? -EBADF : fd;
+}
+
 void metadata_configure(struct engine *engine)
 {
 	const struct config *config = engine->o.config;
+	_cleanup_close_ int audit_fd = -EBADF;
 	struct json_object *body;
 	int r;
 
@@ -130,14 +152,13 @@ void metadata_configure(struct engine *engine)
 		r = json_add_string(body, "containerInstanceArn",
 		                    engine->container_instance_arn ? engine->container_instance_arn
 		                                                   : "");
-	if (r == 0 && config->audit_log)
-		r = json_add_string(body, "auditLog", config->audit_log);
 	if (r == 0)
 		r = json_add_u64(body, "requestsPerSecond", config->metadata_rate);
 	if (r == 0)
 		r = json_add_u64(body, "burst", config->metadata_burst);
+	audit_fd = open_audit_log(engine);
 	if (r == 0)
-		r = request(engine, body, NULL, 0);
+		r = request(engine, body, &audit_fd, audit_fd >= 0);
 	else
 		json_object_put(body);
 	if (r < 0)

@@ -179,3 +179,26 @@ def test_secrets_are_nowhere_on_disk_or_in_logs(node, busybox):
             assert b"CANARY" not in data, (pid, file)
     node.standin.stop_task(arn)
     node.standin.wait_task(arn, "STOPPED")
+
+
+def test_the_audit_log_has_a_line_for_each_credentials_request(busybox):
+    import os
+    import pwd
+
+    from harness.node import Node
+
+    with Node(start=False) as node:
+        user = pwd.getpwnam("ecs-agent")
+        (node.base / "audit").mkdir()
+        os.chown(node.base / "audit", user.pw_uid, user.pw_gid)
+        path = node.base / "audit" / "audit.log"
+        node.config["ECS_AUDIT_LOGFILE"] = str(path)
+        node.write_config()
+        node.start()
+        script = "wget -q -O /dev/null http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
+        arn = node.standin.run_task(task(container(busybox, script, logs=None)))
+        node.standin.wait_task(arn, "STOPPED")
+        lines = wait_for(lambda: path.exists() and path.read_text().splitlines(), 20, "no audit line")
+        fields = lines[0].split(" ")
+        assert fields[1] == "200" and fields[3] == '"/v2/credentials"' and arn in fields
+        assert "GetCredentials" in fields

@@ -828,7 +828,7 @@ def test_the_audit_log_has_a_line_for_each_request(complete):
     path = complete.dir / "audit.log"
     with open(path, "ab") as file:
         complete.control.ok([file], type="configure", cluster="blue",
-                            containerInstanceArn="arn:ci", auditLog=str(path))
+                            containerInstanceArn="arn:ci")
     agent = {"User-Agent": 'sdk "x"'}
     ns.get("/v2/credentials/c1", headers=agent)
     ns.get("/v1/credentials?id=c2", headers=agent)
