@@ -7,17 +7,18 @@
 #include <string.h>
 
 #include "lib/envfile.h"
-#include "lib/json.h"
 #include "lib/parse.h"
 
 static int add_path(struct policy *policy, const char *path, struct err *err)
 {
 	size_t len = strlen(path);
 
-	if (path[0] != '/' || strstr(path, "/../") || strstr(path, "//"))
-		return err_text(
-			err, -EINVAL,
-			"ECS_ALLOWED_HOST_PATHS has \"%.200s\"; it must be an absolute path", path);
+	if (path[0] != '/' || strstr(path, "//") || strstr(path, "/../") ||
+	    (len >= 3 && strcmp(path + len - 3, "/..") == 0))
+		return err_text(err, -EINVAL,
+		                "ECS_ALLOWED_HOST_PATHS has \"%.200s\"; it must be absolute paths, "
+		                "separated by ':'",
+		                path);
 	if (policy->n_host_paths == POLICY_PATHS_MAX)
 		return err_text(err, -EINVAL, "ECS_ALLOWED_HOST_PATHS has more than %d paths",
 		                POLICY_PATHS_MAX - 2);
@@ -32,27 +33,15 @@ static int add_path(struct policy *policy, const char *path, struct err *err)
 
 static int parse_host_paths(struct policy *policy, const char *text, struct err *err)
 {
-	_cleanup_json_ struct json_object *paths = NULL;
-	int r;
+	_cleanup_free_ char *copy = strdup(text);
+	char *rest = copy, *path;
+	int r = 0;
 
-	r = json_parse(text, strlen(text), 65536, &paths, err);
-	if (r < 0)
-		return err_prefix(err, r, "ECS_ALLOWED_HOST_PATHS");
-	if (!json_object_is_type(paths, json_type_array))
-		return err_text(err, -EINVAL,
-		                "ECS_ALLOWED_HOST_PATHS is \"%.100s\"; it must be a list like "
-		                "[\"/srv\",\"/data\"]",
-		                text);
-	for (size_t i = 0; i < json_object_array_length(paths); i++) {
-		struct json_object *path = json_object_array_get_idx(paths, i);
-
-		if (!json_object_is_type(path, json_type_string))
-			return err_text(err, -EINVAL, "ECS_ALLOWED_HOST_PATHS must hold strings");
-		r = add_path(policy, json_object_get_string(path), err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	if (!copy)
+		return err_oom(err);
+	while (r == 0 && (path = strsep(&rest, ":")))
+		r = add_path(policy, path, err);
+	return r;
 }
 
 static int add_own_paths(struct policy *policy, const char *state_dir, struct err *err)
@@ -88,7 +77,7 @@ int policy_read(const char *config, const char *state_dir, struct policy *ret, s
 		                text);
 
 	text = envfile_get(file, "ECS_ALLOWED_HOST_PATHS");
-	if (text && *text) {
+	if (text) {
 		policy.host_paths_limited = true;
 		r = parse_host_paths(&policy, text, err);
 		if (r == 0)

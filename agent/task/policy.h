@@ -2,7 +2,7 @@
  * What root's own configuration (ecs.config, which ecs-agent cannot write) lets containers have:
  *
  *   ECS_DISABLE_PRIVILEGED=true                  no privileged containers
- *   ECS_ALLOWED_HOST_PATHS=["/srv","/data/x"]    bind mounts only of these and what is below;
+ *   ECS_ALLOWED_HOST_PATHS=/srv:/data/x          bind mounts only of these and what is below;
  *                                                not set: of any path
  *
  * Directories that the agent makes for tasks (<state>/volumes, <state>/data) are always allowed.

@@ -508,7 +508,7 @@ def test_host_paths_are_limited_by_root_s_configuration(host):
     other.mkdir()
     (other / "secret").write_text("s")
     (allowed / "link").symlink_to(other)
-    host.config.write_text(f'ECS_ALLOWED_HOST_PATHS=["{allowed}"]\n')
+    host.config.write_text(f"ECS_ALLOWED_HOST_PATHS=/nonexistent:{allowed}\n")
     task = Task(host)
 
     def mount(name, source):
