@@ -73,10 +73,71 @@ static void serve_host(struct engine *engine, struct ipc_message *msg)
 	metadata_sync_check(engine);
 }
 
+/* Published ports, where the rules were found missing: containers went on meanwhile. */
+
+static int add_binding(struct json_object *list, const struct network_binding *binding)
+{
+	struct json_object *obj = json_object_new_object();
+	int r = json_append(list, obj);
+
+	if (r == 0)
+		r = json_add_u64(obj, "containerPort", binding->container_port);
+	if (r == 0)
+		r = json_add_u64(obj, "hostPort", binding->host_port);
+	if (r == 0)
+		r = json_add_string(obj, "protocol", binding->udp ? "udp" : "tcp");
+	return r == 0 ? json_add_string(obj, "bindIP", binding->bind_ip) : r;
+}
+
+static struct json_object *publish_message(const struct container *c)
+{
+	_cleanup_json_ struct json_object *body = ipc_message_new("publish", NULL);
+	struct json_object *bindings = json_object_new_array();
+	int r = json_add(body, "bindings", bindings);
+
+	if (r == 0)
+		r = json_add_string(body, "id", c->runtime_id);
+	if (r == 0)
+		r = json_add_string(body, "address", c->address);
+	for (size_t i = 0; i < c->n_bindings && r == 0; i++)
+		r = add_binding(bindings, &c->bindings[i]);
+	return r == 0 ? TAKE_PTR(body) : NULL;
+}
+
+static void on_published(int r, struct ipc_message *msg, const struct err *err, void *userdata)
+{
+	struct engine *engine = userdata;
+
+	(void)msg;
+	if (r < 0)
+		log_warning(&engine->log, 0, "ports of a container are not published again: %s",
+		            err->text);
+}
+
+static void publish_again(struct engine *engine)
+{
+	for (size_t i = 0; i < engine->n_tasks; i++) {
+		const struct task *task = engine->tasks[i]->task;
+
+		for (size_t k = 0; k < task->n_containers; k++) {
+			const struct container *c = &task->containers[k];
+
+			if (c->known != TASK_STATUS_RUNNING || c->n_bindings == 0)
+				continue;
+			if (network_request(engine->network, publish_message(c), NULL, 0,
+			                    NETWORK_TIMEOUT_USEC, on_published, engine) < 0)
+				log_warning(&engine->log, 0,
+				            "ports of container %s cannot be published again",
+				            c->name);
+		}
+	}
+}
+
 static void on_host(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
 	struct engine *engine = userdata;
 	struct err bad = {0};
+	bool created = false;
 
 	engine->host_asked = false;
 	if (r >= 0)
@@ -90,6 +151,8 @@ static void on_host(int r, struct ipc_message *msg, const struct err *err, void 
 	engine->host_ready = true;
 	engine->host_error = (struct err){0};
 	backoff_reset(&engine->host_backoff);
+	if (json_get_bool(msg->body, "created", &created, NULL) == 0 && created)
+		publish_again(engine);
 	if (engine->host_endpoint_due)
 		serve_host(engine, msg);
 	/* ecs-metadata came up while an answer without the endpoint was under way. */

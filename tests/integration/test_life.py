@@ -202,3 +202,29 @@ def test_a_damaged_layer_is_refused(node, registry, tmp_path):
     assert found["containers"][0]["reason"].startswith("CannotPullContainerError")
     assert "exitCode" not in found["containers"][0]
     node.wait_clean()
+
+
+def test_ports_are_published_again_after_somebody_flushed_the_rules(node, busybox):
+    import subprocess
+    import urllib.request
+
+    arn = start(node, busybox, "echo hi >/tmp/i; httpd -f -p 80 -h /tmp & trap 'exit 42' TERM; wait",
+                portMappings=[{"containerPort": 80, "hostPort": 0}])  # fmt: skip
+    port = node.standin.task(arn)["containers"][0]["networkBindings"][0]["hostPort"]
+
+    def answers():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/i", timeout=2) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    wait_for(answers, 20, "the port does not answer")
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    assert not answers()
+    node.restart("agent")
+    node.wait_connected()
+    wait_for(answers, 30, "the port is not published again")
+    node.standin.stop_task(arn)
+    assert node.standin.wait_task(arn, "STOPPED")["containers"][0]["exitCode"] == 42
+    node.wait_clean()
