@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define _cleanup_(f) __attribute__((__cleanup__(f)))
+#define _cleanup_(f) __attribute__((__cleanup__(f), __unused__))
 
 /* Makes f##p() for _cleanup_() out of a destructor that copes with NULL. */
 #define DEFINE_CLEANUP(type, f)                                                                    \

@@ -15,7 +15,8 @@ static void make_printable(char *text)
 			*p = ' ';
 }
 
-static void set_text(struct err *err, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void set_text(struct err *err, const char *fmt,
+                                                           va_list ap)
 {
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	make_printable(err->text);

@@ -50,12 +50,13 @@ void json_wipe(struct json_object *value)
 	char *text;
 
 	switch (json_object_get_type(value)) {
-	case json_type_object:
+	case json_type_object: {
 		json_object_object_foreach (value, key, member) {
 			(void)key;
 			json_wipe(member);
 		}
 		break;
+	}
 	case json_type_array:
 		for (size_t i = 0; i < json_object_array_length(value); i++)
 			json_wipe(json_object_array_get_idx(value, i));
