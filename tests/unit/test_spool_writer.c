@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/fd.h"
+#include "lib/spool_reader.h"
 #include "tests/unit/cmocka_prelude.h"
 
 struct world {
@@ -286,6 +287,51 @@ static void test_a_stream_goes_on_after_its_last_segment(void **state)
 	spool_writer_free(writer);
 }
 
+/* Both ends at once, with a bound so small that the writer waits for the reader all the time. */
+static void test_a_reader_that_deletes_gets_every_byte_in_order(void **state)
+{
+	struct world *world = *state;
+	struct spool_writer *writer = open_stream(world, 20000, true);
+	_cleanup_(spool_reader_freep) struct spool_reader *reader = NULL;
+	_cleanup_close_ int dir_fd = openat(world->spool_fd, "task/app", O_RDONLY | O_DIRECTORY);
+	const struct spool_cursor start = {.segment = 1};
+	const struct timespec pause = {.tv_nsec = 1000000};
+	uint32_t sent = 0, received = 0;
+
+	assert_int_equal(spool_reader_new(dir_fd, start, &reader, NULL), 0);
+	for (;;) {
+		struct spool_entry entry;
+		uint32_t numbers[256];
+		int r;
+
+		if (sent < 100 * 256 && spool_writer_has_room(writer)) {
+			for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+				numbers[i] = sent++;
+			spool_writer_append(writer, SPOOL_STDOUT, 1, numbers, sizeof(numbers),
+			                    false);
+			if (sent == 100 * 256)
+				assert_int_equal(spool_writer_end(writer, NULL), 0);
+			continue;
+		}
+		r = spool_reader_next(reader, &entry, NULL);
+		assert_true(r >= 0);
+		if (r == SPOOL_NEXT_END)
+			break;
+		if (r == SPOOL_NEXT_WAIT) {
+			assert_true(spool_delete_before(dir_fd,
+			                                spool_reader_cursor(reader).segment) >= 0);
+			nanosleep(&pause, NULL);
+			continue;
+		}
+		assert_int_equal(entry.stream, SPOOL_STDOUT);
+		for (size_t i = 0; i < entry.len / 4; i++, received++)
+			assert_memory_equal(entry.data + 4 * i, &received, 4);
+	}
+	assert_int_equal(received, 100 * 256);
+	assert_true(spool_reader_skipped_bytes(reader) == 0);
+	spool_writer_free(writer);
+}
+
 static void test_names_that_the_reader_took_are_passed_over_and_links_not_followed(void **state)
 {
 	struct world *world = *state;
@@ -373,6 +419,7 @@ int main(void)
 		TEST(test_the_rest_of_a_container_goes_beyond_the_bound),
 		TEST(test_a_gap_that_was_not_told_is_told_at_the_end),
 		TEST(test_a_stream_goes_on_after_its_last_segment),
+		TEST(test_a_reader_that_deletes_gets_every_byte_in_order),
 		TEST(test_names_that_the_reader_took_are_passed_over_and_links_not_followed),
 		TEST(test_a_stream_that_is_a_link_is_refused),
 		TEST(test_a_full_disk_drops_and_goes_on),
