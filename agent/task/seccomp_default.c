@@ -89,15 +89,15 @@ static const struct seccomp_rule rules[] = {
                   "cacheflush set_tls arch_prctl modify_ldt s390_pci_mmio_read "
                   "s390_pci_mmio_write s390_runtime_instr riscv_flush_icache"},
 
-	{.names = "socket", .arg = {0, SCMP_CMP_LT, 38}},
-	{.names = "socket", .arg = {0, SCMP_CMP_EQ, 39}},
-	{.names = "socket", .arg = {0, SCMP_CMP_GT, 40}},
+	{.names = "socket", .arg = {0, SCMP_CMP_LT, 38, 0}},
+	{.names = "socket", .arg = {0, SCMP_CMP_EQ, 39, 0}},
+	{.names = "socket", .arg = {0, SCMP_CMP_GT, 40, 0}},
 
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x0}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x8}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x20000}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x20008}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0xffffffff}},
+	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x0, 0}},
+	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x8, 0}},
+	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x20000, 0}},
+	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x20008, 0}},
+	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0xffffffff, 0}},
 
 	{.names = "clone",
          .without = CAP(SYS_ADMIN),
