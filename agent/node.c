@@ -2,6 +2,7 @@
 #include "agent/node.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
@@ -127,6 +128,7 @@ static void on_registered(int r, const struct err *err, void *userdata)
 		return;
 	}
 	(void)sd_notify(0, "READY=1\nSTATUS=Registered.");
+	(void)malloc_trim(0); /* what starting took is not needed again */
 }
 
 static int start_registration(struct node *node, struct err *err)

@@ -3,6 +3,7 @@
  * with it the host port sockets it holds), waiting tasks are looked at. The record stays until the
  * cleanup time is over and ECS has accepted STOPPED.
  */
+#include <malloc.h>
 #include <string.h>
 
 #include "agent/engine/engine_internal.h"
@@ -172,6 +173,7 @@ static void finish(struct engine_task *et)
 	role_credentials_remove(et->engine->credentials, et->task->id, false);
 	teardown_arm_cleanup(et);
 	engine_admit_waiting(et->engine);
+	(void)malloc_trim(0);
 }
 
 void teardown_progress(struct engine_task *et)

@@ -437,6 +437,39 @@ static void test_failed_start_has_its_exit_code_and_reason(void **state)
 	assert_string_equal(json_text(app, "reason"), "CannotStartContainerError: exec: not found");
 }
 
+static void test_start_without_an_answer_times_out_and_is_stopped(void **state)
+{
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
+
+	world->config.container_start_timeout_usec = 50 * 1000;
+	world->start_is_silent = true;
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), NULL));
+	world_wait_word(world, "end:t1", 1);
+	assert_true(world_is_before(world, "start:app", "stop:app"));
+	events = world_events(world);
+	assert_string_equal(json_text(container_of(last_event(events), "app"), "reason"),
+	                    "DockerTimeoutError: Could not transition to started; timed out after "
+	                    "waiting 50ms");
+}
+
+static void test_record_of_a_stopped_task_is_kept_until_ecs_has_accepted_it(void **state)
+{
+	struct world *world = *state;
+
+	world->config.task_cleanup_wait_usec = 0;
+	run_one(world, "t1");
+	world_exit(world, "t1", "app", 0, false);
+	world_wait_word(world, "reap:t1", 1);
+	world_settle(world);
+	assert_non_null(world_find(world, "t1")); /* nothing was sent, so nothing was accepted */
+	world_stop_engine(world);
+	world_start_engine(world);
+	world_settle(world);
+	assert_non_null(world_find(world, "t1"));
+	assert_int_equal(world_count(world, "found:t1"), 0);
+}
+
 static void test_oom_kill_is_the_reason(void **state)
 {
 	struct world *world = *state;
@@ -704,6 +737,8 @@ int main(void)
 		TEST(test_one_pull_serves_all_who_want_the_image),
 		TEST(test_stop_during_a_pull_cancels_it),
 		TEST(test_failed_start_has_its_exit_code_and_reason),
+		TEST(test_start_without_an_answer_times_out_and_is_stopped),
+		TEST(test_record_of_a_stopped_task_is_kept_until_ecs_has_accepted_it),
 		TEST(test_oom_kill_is_the_reason),
 		TEST(test_non_essential_container_ends_alone),
 		TEST(test_unknown_task_that_is_to_stop_is_reported_stopped),
