@@ -199,6 +199,23 @@ static void created(struct engine_container *ec, struct ipc_message *msg)
 	engine_save(ec->et);
 }
 
+/* Something that create needs is not there: perhaps a layer, of an image that is known from memory
+ * and was removed meanwhile. It is pulled again, once. */
+static bool pull_again(struct engine_container *ec, int r)
+{
+	struct container *c = ec->c;
+
+	if (r != -ENOENT || !ec->cache_only || ec->pulled_again || !peer_error(supervisor_peer(ec)))
+		return false;
+	puller_forget(ec->et->engine->puller, c->image);
+	json_object_put(c->image_config);
+	json_object_put(c->layers);
+	c->image_config = c->layers = NULL;
+	ec->cache_only = false;
+	ec->pulled_again = true;
+	return true;
+}
+
 static void on_created(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
 	struct engine_container *ec = userdata;
@@ -209,7 +226,7 @@ static void on_created(int r, struct ipc_message *msg, const struct err *err, vo
 	else if (r == -ETIMEDOUT && !peer_error(supervisor_peer(ec)))
 		container_fail_timeout(ec, "created",
 		                       ec->et->engine->o.config->container_create_timeout_usec);
-	else if (!answer_is_lost(supervisor_peer(ec), r))
+	else if (!answer_is_lost(supervisor_peer(ec), r) && !pull_again(ec, r))
 		container_fail(ec, "CannotCreateContainerError", err);
 	engine_changed(ec->et);
 }

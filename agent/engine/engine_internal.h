@@ -76,6 +76,7 @@ struct engine_container {
 	struct pull *pull;
 	bool pull_started; /* its turn in the queue has come */
 	bool cache_only;   /* the pull has failed: what is in the local store will do */
+	bool pulled_again; /* after a create that found something missing */
 
 	/* In the supervisor's hands. */
 	bool made;                   /* "create" succeeded */

@@ -40,7 +40,14 @@ struct puller {
 	sd_event *loop;
 	const char *runtime_dir;
 	struct job *jobs;
-	sd_event_source *start; /* deferred */
+	sd_event_source *start;        /* deferred */
+	struct remembered *remembered; /* latest first */
+};
+
+struct remembered {
+	struct remembered *next;
+	char *reference, *digest, *image_id;
+	struct json_object *layers, *config;
 };
 
 static void start_jobs(struct puller *puller);
@@ -80,6 +87,87 @@ static void put_secret(struct json_object *value)
 	json_wipe(value);
 	(void)json_to_text(value, NULL);
 	json_object_put(value);
+}
+
+/* Memory. */
+
+static void remembered_free(struct remembered *m)
+{
+	free(m->reference);
+	free(m->digest);
+	free(m->image_id);
+	json_object_put(m->layers);
+	json_object_put(m->config);
+	free(m);
+}
+
+void puller_forget(struct puller *puller, const char *reference)
+{
+	for (struct remembered **p = &puller->remembered; *p; p = &(*p)->next)
+		if (strcmp((*p)->reference, reference) == 0) {
+			struct remembered *m = *p;
+
+			*p = m->next;
+			remembered_free(m);
+			return;
+		}
+}
+
+static void forget_oldest(struct puller *puller)
+{
+	struct remembered **p = &puller->remembered;
+
+	for (size_t n = 0; *p && n < REMEMBERED_MAX; n++)
+		p = &(*p)->next;
+	while (*p) {
+		struct remembered *m = *p;
+
+		*p = m->next;
+		remembered_free(m);
+	}
+}
+
+/* Without memory to remember, the next look asks ecs-image again. */
+static void remember(struct puller *puller, const char *reference, const struct pull_result *result)
+{
+	struct remembered *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return;
+	m->reference = strdup(reference);
+	m->digest = strdup(result->digest ? result->digest : "");
+	m->image_id = strdup(result->image_id ? result->image_id : "");
+	m->layers = json_object_get(result->layers);
+	m->config = json_object_get(result->config);
+	if (!m->reference || !m->digest || !m->image_id) {
+		remembered_free(m);
+		return;
+	}
+	puller_forget(puller, reference);
+	m->next = puller->remembered;
+	puller->remembered = m;
+	forget_oldest(puller);
+}
+
+static void job_done(struct job *job, int r, const struct err *err,
+                     const struct pull_result *result);
+
+/* Ends the job if it only looks into the local store and that is known. */
+static bool answer_from_memory(struct job *job)
+{
+	struct remembered *m = job->puller->remembered;
+	struct pull_result result;
+
+	while (m && strcmp(m->reference, job->reference) != 0)
+		m = m->next;
+	if (!job->options.local || !m)
+		return false;
+	result = (struct pull_result){.digest = *m->digest ? m->digest : NULL,
+	                              .image_id = *m->image_id ? m->image_id : NULL,
+	                              .layers = m->layers,
+	                              .config = m->config};
+	job_done(job, 0, NULL, &result);
+	return true;
 }
 
 static void job_stop(struct job *job)
@@ -166,6 +254,8 @@ static void on_message(struct ipc_event *conn, struct ipc_message *msg, void *us
 		job_resolved(job, json_text(msg->body, "digest"));
 	} else if (strcmp(type, "pulled") == 0) {
 		r = read_result(msg->body, &result, &err);
+		if (r >= 0)
+			remember(job->puller, job->reference, &result);
 		job_done(job, r, &err, &result);
 	} else if (strcmp(type, "error") == 0) {
 		r = ipc_message_error(msg->body, &err);
@@ -265,6 +355,8 @@ static void start_jobs(struct puller *puller)
 
 		if (job->conn || job->finished)
 			continue;
+		if (answer_from_memory(job))
+			return; /* the rest starts from the loop */
 		r = job_start(job, &err);
 		if (r < 0) {
 			job_done(job, r, &err, NULL); /* starts the rest from the loop */
@@ -308,6 +400,12 @@ struct puller *puller_free(struct puller *puller)
 		return NULL;
 	while (puller->jobs)
 		job_free(puller->jobs);
+	while (puller->remembered) {
+		struct remembered *m = puller->remembered;
+
+		puller->remembered = m->next;
+		remembered_free(m);
+	}
 	sd_event_source_disable_unref(puller->start);
 	sd_event_unref(puller->loop);
 	free(puller);

@@ -12,7 +12,8 @@
 #include "lib/cleanup.h"
 #include "lib/err.h"
 
-#define PULLS_MAX 6 /* at a time; others wait in order */
+#define PULLS_MAX      6  /* at a time; others wait in order */
+#define REMEMBERED_MAX 64 /* images, the latest */
 
 struct puller;
 struct pull;
@@ -50,6 +51,10 @@ struct pull_ops {
 
 int pull_start(struct puller *puller, const struct pull_options *options,
                const struct pull_ops *ops, void *userdata, struct pull **ret);
+/* What ecs-image said of an image is remembered, so that a look into the local store needs no
+ * process; forgotten when it proves wrong (a layer that an operator has removed). */
+void puller_forget(struct puller *puller, const char *reference);
+
 /* Cancels; the process ends when nobody waits for it any more. */
 struct pull *pull_free(struct pull *pull);
 DEFINE_CLEANUP(struct pull *, pull_free)

@@ -235,3 +235,21 @@ def test_mounts_and_limits_are_what_was_asked_for(node, busybox, tmp_path):
     lines = wait_log(node, lambda lines: len(lines) >= 10)
     assert lines == ["from the host", "1", "root-readonly", "111", "chosen", "1000", "/made/here", "77", "1", "16384"]
     assert not (shared / "new").exists()
+
+
+def test_a_cached_image_that_an_operator_removed_is_pulled_again(busybox):
+    import subprocess
+
+    from harness.node import Node, programs_dir
+
+    with Node({"ECS_IMAGE_PULL_BEHAVIOR": "prefer-cached"}) as node:
+        for _ in range(2):
+            assert only(run_to_end(node, task(container(busybox, "exit 5"))))["exitCode"] == 5
+        node.wait_clean()
+        subprocess.run(
+            [str(programs_dir() / "ecs-image"), "--config", str(node.config_path), "--state-dir",
+             str(node.state), "--runtime-dir", str(node.run), "rm", busybox],
+            check=True, env=node.environment("image"), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert not list((node.state / "images/layers").iterdir())
+        assert only(run_to_end(node, task(container(busybox, "exit 6"))))["exitCode"] == 6

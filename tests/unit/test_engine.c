@@ -363,17 +363,26 @@ static void test_failed_pull_without_a_local_image_keeps_the_first_reason(void *
 	                    "CannotPullImageManifestError: no such image");
 }
 
-static void test_prefer_cached_pulls_only_what_is_not_there(void **state)
+static void test_prefer_cached_looks_once_into_the_local_store(void **state)
 {
 	struct world *world = *state;
 
 	world->config.image_pull_behavior = IMAGE_PULL_PREFER_CACHED;
 	world->image_is_local = true;
 	run_one(world, "t1");
-	assert_int_equal(world_count(world, "pull:registry/app:1"), 0);
-	world->image_is_local = false;
 	world_payload(world, "m-2", 2, world_task("t2", world_container("app", NULL), NULL));
 	world_wait_known(world, "t2", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "inspect:registry/app:1"), 1);
+	assert_int_equal(world_count(world, "pull:registry/app:1"), 0);
+}
+
+static void test_prefer_cached_pulls_what_is_not_there(void **state)
+{
+	struct world *world = *state;
+
+	world->config.image_pull_behavior = IMAGE_PULL_PREFER_CACHED;
+	world->image_is_local = false;
+	run_one(world, "t1");
 	assert_int_equal(world_count(world, "pull:registry/app:1"), 1);
 }
 
@@ -732,7 +741,8 @@ int main(void)
 		TEST(test_failed_pull_of_always_stops_the_task),
 		TEST(test_failed_pull_of_default_uses_the_local_image),
 		TEST(test_failed_pull_without_a_local_image_keeps_the_first_reason),
-		TEST(test_prefer_cached_pulls_only_what_is_not_there),
+		TEST(test_prefer_cached_looks_once_into_the_local_store),
+		TEST(test_prefer_cached_pulls_what_is_not_there),
 		TEST(test_once_pulls_an_image_once),
 		TEST(test_one_pull_serves_all_who_want_the_image),
 		TEST(test_stop_during_a_pull_cancels_it),
