@@ -27,8 +27,8 @@
  *      "accessKeyId","secretAccessKey","sessionToken","expiration"} or error ENOENT (unknown),
  *      EAGAIN (announced, not here yet), EKEYEXPIRED.
  *  {"type":"configure","seq":n,"cluster":"...","containerInstanceArn":"...",
- *   "requestsPerSecond":40,"burst":60}     descriptor (optional): the audit log, open for appending;
- *      ecs-metadata has no file system of its own, so without it audit lines go to its log.
+ *   "requestsPerSecond":40,"burst":60}     descriptor (optional): the audit log, open for
+ * appending; ecs-metadata has no file system of its own, so without it audit lines go to its log.
  *  Other requests answer {"type":"ok"}.
  *
  * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and

@@ -263,7 +263,7 @@ class Node:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        self._kill_tasks()
+        self.kill_tasks()
         self._remove_network()
         self._remove_cgroups()
         if self.own_standin and self.standin:
@@ -275,7 +275,7 @@ class Node:
             if os.environ.get("ECS_TEST_KEEP") != "1":
                 shutil.rmtree(self.base, ignore_errors=True)
 
-    def _kill_tasks(self):
+    def kill_tasks(self):
         def ended():
             left = self._pids_below(self._cgroup_dirs())
             for pid in left:

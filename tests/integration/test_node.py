@@ -133,3 +133,51 @@ def test_bad_settings_are_refused_by_name(tmp_path):
         )  # fmt: skip
         assert run.returncode != 0, line
         assert word in run.stdout + run.stderr, run.stdout + run.stderr
+
+
+def test_a_full_disk_stops_nothing_for_good(busybox):
+    """State that cannot be written is not acknowledged; when there is room again it all goes on."""
+    with Node(start=False, standin_options={"resend_seconds": 3}) as node:
+        node.state.mkdir()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "ecs-test", str(node.state)], check=True
+        )
+        try:
+            node.start()
+            running = node.standin.run_task(
+                task(container(busybox, "trap 'exit 42' TERM; while :; do usleep 50000; done", logs=None))
+            )
+            node.standin.wait_task(running, "RUNNING")
+            filler = node.state / "filler"
+            with open(filler, "wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(65536))
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC
+            arn = node.standin.run_task(task(container(busybox, "exit 7", logs=None)))
+            wait_for(
+                lambda: len([e for e in node.standin.task(arn)["timeline"] if e["event"] == "payload-sent"]) > 1
+                or node.standin.task(arn)["lastStatus"] == "STOPPED",
+                60, "the payload was not sent again",
+            )  # fmt: skip
+            assert node.processes["agent"].poll() is None
+            filler.unlink()
+            found = node.standin.wait_task(arn, "STOPPED", 60)
+            one = found["containers"][0]
+            assert one.get("exitCode") == 7 or "No space left" in one.get("reason", "") + str(found["stoppedReason"]), one
+            again = node.standin.run_task(task(container(busybox, "exit 9", logs=None)))
+            assert node.standin.wait_task(again, "STOPPED", 60)["containers"][0]["exitCode"] == 9
+            node.standin.stop_task(running)
+            assert node.standin.wait_task(running, "STOPPED")["containers"][0]["exitCode"] == 42
+            own = f"mount ecs-test {node.state} "
+            wait_for(
+                lambda: all(left.startswith(own) for left in node.leftovers()), 30,
+                lambda: f"left: {node.leftovers()}",
+            )  # fmt: skip
+        finally:
+            for daemon in ("agent", "logs", "metadata", "launcher"):
+                if daemon in node.processes:
+                    node.kill(daemon, 15)
+            node.kill_tasks()
+            subprocess.run(["umount", "-l", str(node.state)], check=True)
