@@ -122,8 +122,9 @@ static void on_ended(int r, struct ipc_message *msg, const struct err *err, void
 		again(orphan, err->text);
 		return;
 	}
-	log_info(&orphan->engine->log, "unknown task %s was stopped and removed", orphan->id);
-	orphan_free(orphan);
+	/* Its own cgroup is left for the reaper. */
+	orphan->peer = peer_free(orphan->peer);
+	reap(orphan);
 }
 
 static void end(struct orphan *orphan)

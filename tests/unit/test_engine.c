@@ -715,8 +715,9 @@ static void test_task_unknown_to_the_state_is_stopped_and_ended(void **state)
 	snprintf(path, sizeof(path), "%s/data/agent.db-wal", world->dir);
 	(void)unlink(path);
 	world_start_engine(world);
-	world_wait_word(world, "end:t1", 1);
+	world_wait_word(world, "reap:t1", 1);
 	assert_true(world_is_before(world, "stop:app", "end:t1"));
+	assert_true(world_is_before(world, "end:t1", "reap:t1"));
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
