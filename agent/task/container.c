@@ -135,7 +135,10 @@ static int make_rootfs(struct container *container, struct err *err)
 	    rootfs_private_dir(task->tasks_dir, container->name, container->private_dir,
 	                       sizeof(container->private_dir)) < 0)
 		return err_text(err, -ENAMETOOLONG, "the state directory's path is too long");
-	r = make_directory(container, disk_dir, err);
+	r = layer_locks_take(rootfs.layers_dir, rootfs.layers, rootfs.n_layers,
+	                     &container->layer_locks, err);
+	if (r == 0)
+		r = make_directory(container, disk_dir, err);
 	return r < 0 ? r : rootfs_mount(&rootfs, err);
 }
 
@@ -700,6 +703,8 @@ void container_remove(struct container *container)
 		if (cgroup_remove(container->task->cgroup_root, container->cgroup_path, &err) < 0)
 			log_warning(NULL, 0, "container %s: %s", container->name, err.text);
 	}
+	/* Last: with the cgroup's processes the last mount of the layers has gone. */
+	layer_locks_drop(&container->layer_locks);
 }
 
 struct container *container_free(struct container *container)
@@ -713,6 +718,7 @@ struct container *container_free(struct container *container)
 	fd_close(container->pid_fd);
 	fd_close(container->report_fd);
 	close_ports(container);
+	layer_locks_drop(&container->layer_locks);
 	cgroup_free(container->cgroup);
 	container_spec_free(container->spec);
 	json_object_put(container->start_request);

@@ -22,6 +22,7 @@
 
 #include "agent/task/child.h"
 #include "agent/task/etc_files.h"
+#include "agent/task/layer_lock.h"
 #include "agent/task/output.h"
 #include "agent/task/policy.h"
 #include "agent/task/spec.h"
@@ -63,6 +64,7 @@ struct container {
 	struct container_spec *spec;
 	enum container_status status;
 	char private_dir[PATH_MAX]; /* rootfs.h */
+	struct layer_locks layer_locks;
 	char cgroup_path[256];
 	struct cgroup *cgroup;
 	bool has_cgroup_id;

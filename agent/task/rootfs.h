@@ -31,7 +31,7 @@ struct rootfs {
 	const char *container;     /* its name */
 	const char *layers_dir;    /* <state>/images/layers */
 	const char *const *layers; /* lowest first */
-	size_t n_layers;
+	size_t n_layers;           /* each kept from being removed by its lock (layer_lock.h) */
 };
 
 /*

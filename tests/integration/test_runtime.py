@@ -1,6 +1,7 @@
 """ecs-task on the running kernel: what containers are given, what they cannot do, what is left."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -1098,6 +1099,58 @@ def test_a_hundred_layers(host, task):
     layers = [host.busybox_layer()] + [host.layer(numbered(n)) for n in range(120)]
     code, out = task.sh("ls / | grep -c layer-; cat /layer-0 /layer-119", layers=layers)
     assert code == 0 and lines(out) == ["120", "0119"]
+
+
+@contextlib.contextmanager
+def layer_lock(host, layer, operation):
+    """flock(2) on a layer's directory, as ecs-image takes it before it removes the layer."""
+    fd = os.open(host.state / "images/layers" / layer, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_layers_are_locked_while_they_are_mounted(host, task):
+    layers = [host.layer(lambda path: None), host.busybox_layer()]
+    spare = host.layer(lambda path: None)
+
+    def locked():
+        found = []
+        for layer in [*layers, spare]:
+            try:
+                with layer_lock(host, layer, fcntl.LOCK_EX):
+                    pass
+            except BlockingIOError:
+                found.append(layer)
+        return found
+
+    assert locked() == []
+    task.create(["/bin/sleep", "1000"], layers=layers)
+    assert locked() == layers
+    task.call("start", container="app")
+    task.create(["/bin/true"], name="second", layers=layers)
+    assert locked() == layers
+    task.call("stop", container="app", timeoutUsec=0)
+    task.call("stop", container="second", timeoutUsec=0)
+    task.connection.event("exited", "app")
+    assert locked() == layers
+    task.call("end")
+    assert task.process.wait(30) == 0
+    assert locked() == []
+
+
+def test_a_layer_that_is_gone_or_being_removed_is_named(host, task):
+    layer, absent = host.layer(lambda path: None), "ab" * 32
+    with pytest.raises(RequestError, match=f"image layer {absent}") as error:
+        task.create(["/bin/true"], layers=[host.busybox_layer(), absent])
+    assert (error.value.name, error.value.code) == ("CannotCreateContainerError", "ENOENT")
+    with layer_lock(host, layer, fcntl.LOCK_EX):
+        with pytest.raises(RequestError, match=f"image layer {layer} is being removed") as error:
+            task.create(["/bin/true"], layers=[host.busybox_layer(), layer])
+        assert error.value.code == "ENOENT"
+    assert task.run(["/bin/true"], layers=[layer, host.busybox_layer()])["exitCode"] == 0
 
 
 def test_the_image_is_not_written_to(host, task):
