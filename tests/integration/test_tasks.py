@@ -253,3 +253,16 @@ def test_a_cached_image_that_an_operator_removed_is_pulled_again(busybox):
         )  # fmt: skip
         assert not list((node.state / "images/layers").iterdir())
         assert only(run_to_end(node, task(container(busybox, "exit 6"))))["exitCode"] == 6
+
+
+def test_an_init_process_reaps_and_forwards_signals(node, busybox):
+    script = "echo pid $$; (sleep 0.1 & ); sleep 0.5; ps | grep -c '[Z] '; trap 'exit 33' TERM; echo up; while :; do usleep 50000; done"
+    arn = node.standin.run_task(
+        task(container(busybox, script, linuxParameters={"initProcessEnabled": True}, stopTimeout=5))
+    )
+    wait_log(node, lambda lines: "up" in lines)
+    lines = node.logs("g")
+    assert lines[0].startswith("pid ") and lines[0] != "pid 1", lines
+    assert lines[1] == "0", lines
+    node.standin.stop_task(arn)
+    assert only(node.standin.wait_task(arn, "STOPPED"))["exitCode"] == 33

@@ -128,7 +128,6 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"", "\"overrides\":\"{\\\"cpu\\\":1}\",", "", "", "cpu"},
 		{"", "\"registryAuthentication\":{\"type\":\"asm\"},", "", "", "Secrets Manager"},
 		{"", "", "\\\"PidMode\\\":\\\"host\\\"", "", "pidMode"},
-		{"", "", "\\\"Init\\\":true", "", "initProcessEnabled"},
 		{"", "", "\\\"Frobnicate\\\":1", "", "Frobnicate"},
 		{"", "", "\\\"NetworkMode\\\":\\\"host\\\"", "", "NetworkMode"},
 		{"", "", "\\\"Privileged\\\":true", "", "ECS_DISABLE_PRIVILEGED"},
