@@ -1,0 +1,277 @@
+/*
+ * What a task mounts in its container, and what it must not see or write. Every place inside the
+ * root is found with openat2(2) and mounted on by descriptor: a link of the image or of a volume
+ * must not lead a mount or a mask elsewhere (CVE-2021-30465, CVE-2025-31133, CVE-2025-52881).
+ */
+#include "agent/task/child_steps.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "agent/task/rootfs.h"
+#include "lib/fd.h"
+
+const char *const child_etc_files[3] = {"hosts", "hostname", "resolv.conf"};
+
+/* --- mounts of the task --- */
+
+/* Docker makes the host directory of a bind mount that is not there. */
+static int open_source(struct child *child, const char *path)
+{
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	char parent[PATH_MAX];
+	int r;
+
+	if (fd >= 0 || errno != ENOENT)
+		return fd < 0 ? -errno : fd;
+
+	/* Nothing is made where nothing may be mounted from: ask for the part that exists. */
+	snprintf(parent, sizeof(parent), "%s", path);
+	for (char *slash; (slash = strrchr(parent, '/'));) {
+		char real[PATH_MAX];
+
+		*(slash == parent ? slash + 1 : slash) = '\0';
+		if (realpath(parent, real)) {
+			size_t len = strlen(real);
+
+			snprintf(real + len, sizeof(real) - len, "%s", path + strlen(parent));
+			if (!policy_allows_host_path(child->plan->policy, real)) {
+				child->where.step = CHILD_MOUNT_REFUSED;
+				return -EACCES;
+			}
+			break;
+		}
+		if (errno != ENOENT)
+			return -errno;
+	}
+	r = dir_create_all(path, 0755);
+	if (r < 0)
+		return r;
+	fd = open(path, O_PATH | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* The policy is about the place itself, wherever links of the host led. */
+static int check_source(struct child *child, int fd)
+{
+	char link[32], path[PATH_MAX];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n < 0)
+		return -errno;
+	path[n] = '\0';
+	if (policy_allows_host_path(child->plan->policy, path))
+		return 0;
+	child->where.step = CHILD_MOUNT_REFUSED;
+	return -EACCES;
+}
+
+static int set_propagation(int fd, unsigned long propagation)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return sys_mount(NULL, path, NULL, propagation, NULL);
+}
+
+/* Never on procfs: what reads it believes it (masked paths, CVE-2019-16884). */
+static int attach_mount(struct child *child, int mount_fd, const char *path, enum rootfs_kind kind)
+{
+	_cleanup_close_ int target = rootfs_target(child->root_fd, path, kind);
+	struct statfs fs;
+
+	if (target < 0)
+		return target;
+	if (fstatfs(target, &fs) < 0)
+		return -errno;
+	if (fs.f_type == PROC_SUPER_MAGIC)
+		return -EPERM;
+	return mount_attach(mount_fd, target);
+}
+
+/* Read-only means all of it, as with Docker; before Linux 5.12 only the mount itself can be. */
+static int set_bind_attr(int tree, const struct mount_spec *mount)
+{
+	bool all = mount->recursive_attr || (mount->recursive && (mount->attr & MOUNT_ATTR_RDONLY));
+	int r;
+
+	if (!mount->attr)
+		return 0;
+	r = mount_add_attr(tree, mount->attr, all);
+	if (r == -EOPNOTSUPP && !mount->recursive_attr)
+		r = mount_add_attr(tree, mount->attr, false);
+	return r;
+}
+
+static int bind_mount(struct child *child, const struct mount_spec *mount)
+{
+	_cleanup_close_ int source = -EBADF, tree = -EBADF;
+	struct stat st;
+	int r;
+
+	child->where.step = CHILD_MOUNT_SOURCE;
+	source = open_source(child, mount->source);
+	if (source < 0)
+		return source;
+	r = check_source(child, source);
+	if (r < 0)
+		return r;
+	if (fstat(source, &st) < 0)
+		return -errno;
+	tree = mount_clone(source, mount->recursive);
+	if (tree < 0)
+		return tree;
+
+	child->where.step = CHILD_MOUNTS;
+	r = attach_mount(child, tree, mount->target,
+	                 S_ISDIR(st.st_mode) ? ROOTFS_DIRECTORY : ROOTFS_FILE);
+	if (r == 0)
+		r = set_propagation(tree, mount->propagation);
+	return r < 0 ? r : set_bind_attr(tree, mount);
+}
+
+static int tmpfs_mount(struct child *child, const struct mount_spec *mount)
+{
+	_cleanup_close_ int fd = mount_new("tmpfs", mount->options, mount->n_options, mount->attr);
+
+	return fd < 0 ? fd : attach_mount(child, fd, mount->target, ROOTFS_DIRECTORY);
+}
+
+int child_make_mounts(struct child *child)
+{
+	for (size_t i = 0; i < child->spec->n_mounts; i++) {
+		const struct mount_spec *mount = &child->spec->mounts[i];
+		int r;
+
+		child->where.step = CHILD_MOUNTS;
+		child->where.item = (int32_t)i;
+		r = mount->type == MOUNT_BIND ? bind_mount(child, mount)
+		                              : tmpfs_mount(child, mount);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static bool is_mounted_by_task(const struct child *child, const char *path)
+{
+	for (size_t i = 0; i < child->spec->n_mounts; i++)
+		if (strcmp(child->spec->mounts[i].target, path) == 0)
+			return true;
+	return false;
+}
+
+int child_mount_etc_files(struct child *child)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(child_etc_files); i++) {
+		_cleanup_close_ int source = -EBADF, tree = -EBADF;
+		char from[PATH_MAX], to[32];
+		int r;
+
+		child->where.item = (int32_t)i;
+		snprintf(from, sizeof(from), "%s/%s", child->plan->dir, child_etc_files[i]);
+		snprintf(to, sizeof(to), "/etc/%s", child_etc_files[i]);
+		if (is_mounted_by_task(child, to))
+			continue;
+		source = open(from, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		if (source < 0)
+			return -errno;
+		tree = mount_clone(source, false);
+		if (tree < 0)
+			return tree;
+		r = attach_mount(child, tree, to, ROOTFS_FILE);
+		if (r == 0)
+			r = set_propagation(tree, MS_PRIVATE);
+		if (r == 0 && child->spec->readonly_root)
+			r = mount_add_attr(tree, MOUNT_ATTR_RDONLY, false);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int child_make_cwd(struct child *child)
+{
+	_cleanup_close_ int fd = rootfs_target(child->root_fd, child->spec->cwd, ROOTFS_DIRECTORY);
+
+	return fd < 0 ? fd : 0;
+}
+
+/* --- what the container must not see or write --- */
+
+static int make_path_readonly(const struct child *child, const char *path)
+{
+	_cleanup_close_ int target = -EBADF, tree = -EBADF;
+	int r;
+
+	target = fd_open_in_root(child->root_fd, path, O_PATH, 0);
+	if (target < 0)
+		return target == -ENOENT ? 0 : target;
+	tree = mount_clone(target, true);
+	if (tree < 0)
+		return tree;
+	r = mount_attach(tree, target);
+	return r < 0 ? r : mount_add_attr(tree, MOUNT_ATTR_RDONLY, false);
+}
+
+int child_make_readonly_paths(struct child *child)
+{
+	const char **paths = child->spec->readonly_paths;
+
+	for (size_t i = 0; paths && paths[i]; i++) {
+		int r;
+
+		child->where.item = (int32_t)i;
+		r = make_path_readonly(child, paths[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int mask_path(const struct child *child, const char *path)
+{
+	static const struct mount_option empty[] = {{"size", "0k"}, {"mode", "755"}};
+	_cleanup_close_ int target = -EBADF, cover = -EBADF;
+	struct stat st;
+
+	target = fd_open_in_root(child->root_fd, path, O_PATH, 0);
+	if (target < 0)
+		return target == -ENOENT || target == -ENOTDIR ? 0 : target;
+	if (fstat(target, &st) < 0)
+		return -errno;
+	cover = S_ISDIR(st.st_mode)
+	                ? mount_new("tmpfs", empty, ARRAY_SIZE(empty), QUIET | MOUNT_ATTR_RDONLY)
+	                : mount_clone(child->null_fd, false);
+	return cover < 0 ? cover : mount_attach(cover, target);
+}
+
+int child_mask_paths(struct child *child)
+{
+	const char **paths = child->spec->masked_paths;
+
+	for (size_t i = 0; paths && paths[i]; i++) {
+		int r;
+
+		child->where.item = (int32_t)i;
+		r = mask_path(child, paths[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int child_make_root_readonly(struct child *child)
+{
+	if (!child->spec->readonly_root)
+		return 0;
+	return mount_add_attr(child->root_fd, MOUNT_ATTR_RDONLY, false);
+}

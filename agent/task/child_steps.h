@@ -1,0 +1,57 @@
+/*
+ * The steps of a start between their files: child.c has the table and runs them, each file has the
+ * steps of one kind. A step returns 0 or -errno, with its item in child->where; like all in the
+ * child, it allocates nothing.
+ */
+#pragma once
+
+#include "agent/task/child.h"
+#include "agent/task/mount.h"
+#include "agent/task/user.h"
+
+#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+
+struct child {
+	const struct child_plan *plan;
+	const struct container_spec *spec;
+	struct child_report where; /* the step it is at */
+	int root_fd;               /* of the overlay, O_PATH */
+	int proc_fd;               /* of our own procfs */
+	int dev_fd;                /* of our own /dev */
+	int null_fd;               /* our own /dev/null, O_PATH */
+	int null_rdwr_fd;          /* the same, opened */
+	struct user_ids ids;
+};
+
+/* What the items of CHILD_OWN_DIRECTORIES and CHILD_ETC count. */
+extern const char *const child_own_directories[3];
+extern const char *const child_etc_files[3];
+
+/* The item of CHILD_EXEC that tells "found, but its interpreter is not" from "not found". */
+#define CHILD_ITEM_FOUND 1
+
+/* child_kernel.c: file systems of the kernel, and what is written there. */
+int child_make_own_directories(struct child *child);
+int child_mount_proc(struct child *child);
+int child_set_oom_score(struct child *child);
+int child_set_sysctls(struct child *child);
+int child_mount_dev(struct child *child);
+int child_make_devices(struct child *child);
+int child_mount_sys(struct child *child);
+int child_mount_cgroup(struct child *child);
+
+/* child_mounts.c: the task's mounts, and what the container must not see or write. */
+int child_make_mounts(struct child *child);
+int child_mount_etc_files(struct child *child);
+int child_make_cwd(struct child *child);
+int child_make_readonly_paths(struct child *child);
+int child_mask_paths(struct child *child);
+int child_make_root_readonly(struct child *child);
+
+/* child_identity.c: who the program is and what it may do. */
+int child_new_keyring(struct child *child);
+int child_find_user(struct child *child);
+int child_set_rlimits(struct child *child);
+int child_early_seccomp(struct child *child);
+int child_drop_privileges(struct child *child);
+int child_no_new_privs(struct child *child);
