@@ -59,11 +59,13 @@ class Docker:
         self.dir.mkdir()
         self.out = out
         self.socket = self.dir / "docker.sock"
+        self.cgroup = "ecs-bench-docker"
         with open(self.dir / "dockerd.log", "wb") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "dockerd",
                  "--data-root", str(self.dir / "data"), "--exec-root", str(self.dir / "exec"),
-                 "--pidfile", str(self.dir / "pid"), "--host", f"unix://{self.socket}"],
+                 "--pidfile", str(self.dir / "pid"), "--host", f"unix://{self.socket}",
+                 "--cgroup-parent", self.cgroup],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -97,6 +99,10 @@ class Docker:
         pid = int((self.dir / "pid").read_text())
         os.kill(pid, signal.SIGTERM)
         self.process.wait(timeout=60)
+        for top in (self.cgroup, f"*/{self.cgroup}"):
+            for directory in pathlib.Path("/sys/fs/cgroup").glob(top):
+                for path, _, _ in os.walk(directory, topdown=False):
+                    os.rmdir(path)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
