@@ -1,5 +1,6 @@
 """Life after the agent: any program killed at any moment, then a restart."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -50,9 +51,9 @@ def test_a_running_task_is_not_disturbed_by_a_kill(node, busybox, daemon):
 def test_an_exit_while_the_agent_is_away_is_reported_with_its_code(node, busybox, tmp_path):
     arn = start(node, busybox, "trap 'exit 42' TERM; while :; do usleep 50000; done")
     node.kill("agent")
-    init = container_pids(node, arn)
-    for pid in init:
-        os.kill(pid, signal.SIGTERM)
+    for pid in container_pids(node, arn):
+        with contextlib.suppress(ProcessLookupError):  # a usleep that has ended meanwhile
+            os.kill(pid, signal.SIGTERM)
     wait_for(lambda: not container_pids(node, arn), 30, "the container does not end")
     node.start_daemon("agent")
     found = node.standin.wait_task(arn, "STOPPED")
