@@ -59,14 +59,23 @@ ecs_remove_users() {
 	ECS_USERS_MADE=
 }
 
+# ecs_source TOP COPY: a copy of the sources with ./configure made, so that nothing of root's is left
+# in a user's clone.
+ecs_source() {
+	local top=$1 copy=$2
+	ECS_VERSION_HASH=$(git -c safe.directory="$top" -C "$top" rev-parse --short=8 HEAD 2>/dev/null)
+	[ -z "$ECS_VERSION_HASH" ] || export ECS_VERSION_HASH
+	mkdir -p "$copy" && tar -C "$top" --exclude=./.git -c . | tar -C "$copy" -x --no-same-owner &&
+		(cd "$copy" && ./.autogen.sh) >"$copy.autogen.log" 2>&1 || {
+		tail -40 "$copy.autogen.log" >&2
+		return 1
+	}
+}
+
 # ecs_build SOURCE BUILD_DIR ROOT [configure options]: build and install under ROOT.
 ecs_build() {
 	local source=$1 build=$2 root=$3
 	shift 3
-	[ -x "$source/configure" ] || (cd "$source" && ./.autogen.sh) >"$build.autogen.log" 2>&1 || {
-		cat "$build.autogen.log" >&2
-		return 1
-	}
 	mkdir -p "$build" "$root" &&
 		(cd "$build" && "$source/configure" --quiet --prefix=/usr --libexecdir=/usr/libexec "$@" \
 			>"$build.configure.log" 2>&1) || {
