@@ -7,7 +7,7 @@ ECS_BUILD_PACKAGES="gcc make autoconf automake pkg-config git ca-certificates li
 	libnftables-dev libmicrohttpd-dev libcmocka-dev"
 # The stand-in for AWS, a registry, and an image to run.
 ECS_STANDIN_PACKAGES="python3 python3-aiohttp python3-botocore python3-cryptography docker-registry
-	skopeo busybox-static iproute2 nftables util-linux"
+	skopeo iproute2 nftables util-linux"
 ECS_TEST_PACKAGES="python3-pytest python3-boto3 awscli umoci mmdebstrap clang-format libarchive-tools
 	zstd attr acl libcap2-bin procps curl"
 
@@ -35,6 +35,20 @@ ecs_install() {
 	local r=$?
 	[ -z "$made" ] || rm -f "$policy"
 	return $r
+}
+
+# ecs_busybox DIR: the static busybox that images are made of, as ECS_BUSYBOX. It conflicts with the
+# package busybox, so where that is installed the static one is only unpacked into DIR.
+ecs_busybox() {
+	export ECS_BUSYBOX=/bin/busybox
+	if [ "$(dpkg-query -W -f '${db:Status-Status}' busybox 2>/dev/null)" != installed ]; then
+		ecs_install busybox-static
+		return
+	fi
+	mkdir -p "$1" && (cd "$1" && { apt-get download -qq busybox-static 2>/dev/null ||
+		{ apt-get update -qq && apt-get download -qq busybox-static; }; } &&
+		dpkg-deb -x busybox-static_*.deb .) >&2 || return
+	ECS_BUSYBOX=$(find "$1" -path '*bin/busybox' -type f | head -1)
 }
 
 ECS_USERS="ecs-agent ecs-image ecs-metadata ecs-logs"

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tarfile
 
-BUSYBOX = "/bin/busybox"
+BUSYBOX = os.environ.get("ECS_BUSYBOX", "/bin/busybox")
 APPLETS = (
     "sh ls cat echo sleep true false env id ps mount mkdir rm grep sed awk wc head tail seq date "
     "httpd wget nc ip route ifconfig hostname uname stat touch chmod chown su kill dd od yes "

@@ -19,7 +19,7 @@ from pathlib import Path
 from builddir import program
 
 CGROUPS = Path("/sys/fs/cgroup")
-BUSYBOX = "/usr/bin/busybox"
+BUSYBOX = os.environ.get("ECS_BUSYBOX", "/usr/bin/busybox")
 
 DEFAULT_CAPS = [
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root
-from runtime import DEFAULT_CAPS_MASK, Host, RequestError, Task, wait_for
+from runtime import BUSYBOX, DEFAULT_CAPS_MASK, Host, RequestError, Task, wait_for
 
 pytestmark = needs_root
 
@@ -554,7 +554,7 @@ def test_links_in_etc_stay_inside_the_container(host, task):
 
     def fill_base(path):
         (path / "bin").mkdir()
-        (path / "bin/sh").write_bytes(Path("/usr/bin/busybox").read_bytes())
+        (path / "bin/sh").write_bytes(Path(BUSYBOX).read_bytes())
         (path / "bin/sh").chmod(0o755)
 
     # /etc leads to an absolute path of the host, which inside is one of the image's own.
@@ -661,7 +661,7 @@ def test_a_set_uid_program_works_and_does_not_with_no_new_privs(host, task):
     def fill(path):
         (path / "bin").mkdir()
         target = path / "bin/suid"
-        target.write_bytes(Path("/usr/bin/busybox").read_bytes())
+        target.write_bytes(Path(BUSYBOX).read_bytes())
         (path / "bin/whoami").unlink(missing_ok=True)
         target.rename(path / "bin/id")
         (path / "bin/id").chmod(0o4755)
