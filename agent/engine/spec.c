@@ -454,6 +454,20 @@ static int build_config(const struct task *task, const struct container *c,
 	return 0;
 }
 
+/* With "false" it asks for what is the case anyway; spec_process.c applies the others. */
+static bool is_no_new_privileges(const char *opt)
+{
+	static const char *const forms[] = {
+		"no-new-privileges",       "no-new-privileges:true",  "no-new-privileges=true",
+		"no-new-privileges:false", "no-new-privileges=false",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++)
+		if (strcmp(opt, forms[i]) == 0)
+			return true;
+	return false;
+}
+
 /* The profile by name; options of Docker that are not honoured are refused. */
 static int choose_seccomp(const struct container *c, bool privileged, const char **ret,
                           struct err *err)
@@ -469,7 +483,7 @@ static int choose_seccomp(const struct container *c, bool privileged, const char
 		if (strcmp(opt, "seccomp=unconfined") == 0 ||
 		    strcmp(opt, "seccomp:unconfined") == 0)
 			*ret = "unconfined";
-		else if (strncmp(opt, "no-new-privileges", 17) != 0)
+		else if (!is_no_new_privileges(opt))
 			return err_text(
 				err, -EOPNOTSUPP,
 				"dockerSecurityOptions: \"%.100s\" is not supported by this agent",

@@ -222,6 +222,7 @@ static void test_bad_values_are_named(void **state)
 		{"\\\"Ulimits\\\":[{\\\"Name\\\":\\\"foo\\\",\\\"Soft\\\":1,\\\"Hard\\\":1}]",
 	         "foo"},
 		{"\\\"SecurityOpt\\\":[\\\"apparmor:x\\\"]", "apparmor"},
+		{"\\\"SecurityOpt\\\":[\\\"no-new-privileges:maybe\\\"]", "maybe"},
 		{"\\\"LogConfig\\\":{\\\"Config\\\":{\\\"mode\\\":\\\"fast\\\"}}", "fast"},
 		{"\\\"LogConfig\\\":{\\\"Type\\\":\\\"splunk\\\"}", "splunk"},
 		{"\\\"LogConfig\\\":{\\\"Type\\\":\\\"awslogs\\\"}", "awslogs-group"},
