@@ -391,6 +391,23 @@ static int check_registry_authentication(struct json_object *obj, struct err *er
 	return 0;
 }
 
+/* The same image may be named twice; another one would be pulled by nobody. */
+static int check_config_image(const struct container *c, struct err *err)
+{
+	const char *image = "";
+	int r;
+
+	r = json_optional(json_get_string(c->config, "Image", &image, err));
+	if (r < 0)
+		return r;
+	if (*image && strcmp(image, c->image) != 0)
+		return err_text(
+			err, -EINVAL,
+			"dockerConfig.config.Image is \"%.100s\", it must be the container's image \"%.100s\"",
+			image, c->image);
+	return 0;
+}
+
 static int parse_documents(struct json_object *obj, enum network_mode mode,
                            const struct task_policy *policy, struct container *c, struct err *err)
 {
@@ -402,6 +419,8 @@ static int parse_documents(struct json_object *obj, enum network_mode mode,
 		r = parse_docker_document(docker, "hostConfig", &c->host_config, err);
 	if (r == 0)
 		r = check_config(c->config, err);
+	if (r == 0)
+		r = check_config_image(c, err);
 	if (r == 0)
 		r = check_host_config(c->host_config, mode, policy, err);
 	return r;

@@ -135,6 +135,7 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"", "", "", "\\\"Tty\\\":true", "pseudoTerminal"},
 		{"", "", "", "\\\"WorkingDir\\\":\\\"rel\\\"", "workingDirectory"},
 		{"", "", "", "\\\"User\\\":1", "User"},
+		{"", "", "", "\\\"Image\\\":\\\"other\\\"", "other"},
 	};
 	static const struct task_policy policy = {.privileged_disabled = true};
 
