@@ -1,10 +1,12 @@
-# What packaging/quickstart, tests/run and tests/bench/run share: packages, users and the build.
+# What the commands of packaging/, tests/ and tests/bench/ share: packages, users and the build.
 # To be sourced by bash.
 
 ECS_BUILD_PACKAGES="gcc make autoconf automake pkg-config git ca-certificates libc6-dev linux-libc-dev
 	libcurl4-openssl-dev libwslay-dev libjson-c-dev libsystemd-dev libcap-dev libseccomp-dev
 	libsqlite3-dev libarchive-dev zlib1g-dev libzstd-dev libisal-dev libssl-dev libnl-route-3-dev
 	libnftables-dev libmicrohttpd-dev libcmocka-dev"
+ECS_DEB_PACKAGES="debhelper dpkg-dev fakeroot"
+ECS_RPM_PACKAGES="rpm"
 # The stand-in for AWS, a registry, and an image to run.
 ECS_STANDIN_PACKAGES="python3 python3-aiohttp python3-botocore python3-cryptography docker-registry
 	skopeo iproute2 nftables util-linux"
@@ -98,6 +100,19 @@ ecs_build() {
 	}
 	make -C "$build" -s -j"$(nproc)" install DESTDIR="$root" >"$build.make.log" 2>&1 || {
 		tail -60 "$build.make.log" >&2
+		return 1
+	}
+}
+
+# ecs_tarball SOURCE VERSION DIR: the tarball that "make dist" makes of a copy by ecs_source, as
+# DIR/ecs-agent-VERSION.tar.gz. The version is also what the programs built from it report.
+ecs_tarball() {
+	local source=$1 version=$2 dir=$3
+	mkdir -p "$dir" &&
+		sed -i "s/^AC_INIT(.*/AC_INIT([ecs-agent], [$version])/" "$source/configure.ac" &&
+		(cd "$source" && ./.autogen.sh && cd "$dir" && "$source/configure" --quiet &&
+			make -s dist) >"$dir.log" 2>&1 || {
+		tail -40 "$dir.log" >&2
 		return 1
 	}
 }
