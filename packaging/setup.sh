@@ -11,7 +11,7 @@ ECS_RPM_PACKAGES="rpm"
 ECS_STANDIN_PACKAGES="python3 python3-aiohttp python3-botocore python3-cryptography docker-registry
 	skopeo iproute2 nftables util-linux"
 ECS_TEST_PACKAGES="python3-pytest python3-boto3 awscli umoci mmdebstrap clang-format libarchive-tools
-	zstd attr acl libcap2-bin procps curl"
+	zstd attr acl libcap2-bin procps curl strace"
 
 # Debian's Python: pip and pyenv versions lack its modules.
 ECS_PYTHON=/usr/bin/python3

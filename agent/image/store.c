@@ -38,8 +38,13 @@ struct store {
 
 static int open_subdirectory(int dir_fd, const char *name, int *ret_fd, struct err *err)
 {
-	if (mkdirat(dir_fd, name, 0700) < 0 && errno != EEXIST)
+	bool exists = mkdirat(dir_fd, name, 0700) < 0;
+
+	if (exists && errno != EEXIST)
 		return err_set(err, -errno, "make %s of the image store", name);
+	/* What is synced into it later must not hang below a name that is not on disk. */
+	if (!exists && fsync(dir_fd) < 0)
+		return err_set(err, -errno, "sync the image store");
 	*ret_fd = openat(dir_fd, name, O_DIRECTORY | O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (*ret_fd < 0)
 		return err_set(err, -errno, "open %s of the image store", name);
@@ -164,12 +169,28 @@ static int lock_layer(struct store *store, const struct digest *diff_id, int ope
 	}
 }
 
+/*
+ * What is in staging/ may have come out of layers/ a moment ago, by a process that was killed
+ * since: that move has to be on disk before the first file is gone, or a power loss brings half a
+ * layer back.
+ */
+static int remove_staged(struct store *store, const char *name)
+{
+	struct stat st;
+
+	if (fstatat(store->staging_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (fsync(store->layers_fd) < 0)
+		return -errno;
+	return dir_remove_all(store->staging_fd, name);
+}
+
 void store_layer_discard(struct store *store, const struct digest *diff_id)
 {
 	char name[LOCK_NAME_N];
 	int r;
 
-	r = dir_remove_all(store->staging_fd, diff_id->hex);
+	r = remove_staged(store, diff_id->hex);
 	if (r < 0)
 		log_warning(NULL, r, "cannot remove staging directory of layer %s", diff_id->hex);
 	lock_name(diff_id, name);
@@ -192,7 +213,7 @@ int store_layer_begin(struct store *store, const struct digest *diff_id, int *re
 		return 1;
 	}
 
-	r = dir_remove_all(store->staging_fd, diff_id->hex);
+	r = remove_staged(store, diff_id->hex);
 	if (r < 0)
 		return err_set(err, r, "remove what was left of layer %s", diff_id->hex);
 	if (mkdirat(store->staging_fd, diff_id->hex, 0755) < 0)
@@ -261,12 +282,30 @@ static int clean_name(struct store *store, const char *name, void *userdata)
 	return 0;
 }
 
+/* "<hex>.json.<16 hex digits>.tmp" of file_replace(), whose writer is gone: we hold the lock. */
+static int clean_record(struct store *store, const char *name, void *userdata)
+{
+	size_t len = strlen(name);
+
+	(void)userdata;
+	if (len > RECORD_N && strcmp(name + len - strlen(".tmp"), ".tmp") == 0 &&
+	    unlinkat(store->index_fd, name, 0) < 0)
+		return -errno;
+	return 0;
+}
+
 void store_clean(struct store *store)
 {
 	int r = for_each_name(store, store->staging_fd, clean_name, NULL);
 
 	if (r < 0)
 		log_warning(NULL, r, "cannot clean the staging directory of the image store");
+	if (flock(store->index_fd, LOCK_EX | LOCK_NB) < 0)
+		return; /* somebody writes a record now; the next start cleans */
+	r = for_each_name(store, store->index_fd, clean_record, NULL);
+	(void)flock(store->index_fd, LOCK_UN);
+	if (r < 0)
+		log_warning(NULL, r, "cannot clean the index of the image store");
 }
 
 static void record_name(const char *reference, char buf[static RECORD_N])
@@ -343,7 +382,10 @@ int store_image_put(struct store *store, struct json_object *record, struct err 
 		return err_text(err, -EINVAL, "image record is over the limit of %d bytes",
 		                STORE_RECORD_BYTES_MAX);
 	record_name(reference, name);
-	/* Two pulls of one image may come here at once, and would share a temporary name. */
+	/* Whoever showed a layer that we found there may have been killed before its own sync. */
+	if (fsync(store->layers_fd) < 0)
+		return err_set(err, -errno, "sync layers of the image store");
+	/* So that store_clean() takes none of our temporary files for one of a dead process. */
 	if (flock(store->index_fd, LOCK_EX) < 0)
 		return err_set(err, -errno, "lock index of the image store");
 	r = file_replace(store->index_fd, name, text, len, 0600);
@@ -451,34 +493,50 @@ struct sweep {
 	size_t removed;
 };
 
+/* Notes the layers of a record. -EUCLEAN when it cannot be understood. */
+static int collect_layers(struct sweep *sweep, struct json_object *record, struct err *err)
+{
+	struct json_object *layers;
+	int r = json_get_array(record, "layers", &layers, err);
+
+	if (r < 0)
+		return -EUCLEAN;
+	for (size_t i = 0; i < json_object_array_length(layers); i++) {
+		struct json_object *item = json_object_array_get_idx(layers, i);
+
+		if (!json_object_is_type(item, json_type_string))
+			return err_text(err, -EUCLEAN, "layers[%zu] is no digest", i);
+		r = json_add_bool(sweep->used, json_object_get_string(item), true);
+		if (r < 0)
+			return err_oom(err);
+	}
+	return 0;
+}
+
 static int collect_used(struct store *store, const char *name, void *userdata)
 {
 	_cleanup_json_ struct json_object *record = NULL;
 	struct sweep *sweep = userdata;
-	struct json_object *layers;
 	struct err err = {};
 	int r;
 
 	if (!is_record_name(name))
 		return 0;
-	/* A record that cannot be read hides what it needs: then nothing is removed. */
 	r = read_record(store, name, &record, &err);
 	if (r == 0)
-		r = json_get_array(record, "layers", &layers, &err);
-	if (r < 0) {
+		r = collect_layers(sweep, record, &err);
+	/* No pull will ever use it again, and whatever was meant by it can be pulled again. */
+	if (r == -EUCLEAN || r == -EFBIG) {
+		log_warning(NULL, 0, "removing damaged image record %s: %s", name, err.text);
+		return unlinkat(store->index_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+	}
+	/* One that cannot be read now hides what it needs: then nothing is removed. */
+	if (r < 0 && r != -ENOENT)
 		log_warning(NULL, 0, "%s", err.text);
-		return r;
-	}
-	for (size_t i = 0; i < json_object_array_length(layers); i++) {
-		const char *hex = json_object_get_string(json_object_array_get_idx(layers, i));
-
-		r = hex ? json_add_bool(sweep->used, hex, true) : -EUCLEAN;
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return r == -ENOENT ? 0 : r;
 }
 
+/* Out of layers/ as a whole: half a layer must never be found there. */
 static int sweep_layer(struct store *store, const char *name, void *userdata)
 {
 	struct sweep *sweep = userdata;
@@ -494,11 +552,9 @@ static int sweep_layer(struct store *store, const char *name, void *userdata)
 		return 0;
 	if (lock_layer(store, &diff_id, LOCK_EX | LOCK_NB, &lock_fd) < 0)
 		return 0;
-	/* Out of layers/ first, as a whole: half a layer must never be found there. */
-	(void)dir_remove_all(store->staging_fd, name);
+	(void)remove_staged(store, name); /* if that fails, so does the next line */
 	if (renameat2(store->layers_fd, name, store->staging_fd, name, RENAME_NOREPLACE) == 0)
 		sweep->removed++;
-	store_layer_discard(store, &diff_id);
 	return 0;
 }
 
@@ -515,8 +571,12 @@ int store_sweep(struct store *store, size_t *ret_removed, struct err *err)
 	if (r < 0)
 		return r;
 	r = for_each_name(store, store->index_fd, collect_used, &sweep);
+	/* Removed images first: one that comes back would lack its layers. */
+	if (r == 0 && fsync(store->index_fd) < 0)
+		r = -errno;
 	if (r == 0)
 		r = for_each_name(store, store->layers_fd, sweep_layer, &sweep);
+	store_clean(store);
 	if (r < 0)
 		return err_set(err, r, "remove layers that no image has");
 	*ret_removed = sweep.removed;

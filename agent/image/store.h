@@ -9,7 +9,10 @@
  *   lock                held shared by every pull, exclusively while layers are removed
  *
  * A layer appears in layers/ by rename(2) after its data are on disk, and an image in index/ after
- * its layers are there; so a crash at any moment leaves only staging/, which the next start clears.
+ * its layers are there for good; a layer leaves layers/ by a rename(2) that is on disk before its
+ * first file is removed. So a crash or a power loss at any moment leaves only staging/ and, in
+ * index/, names that end in ".tmp": the next start clears both. That a rename(2) is on disk as a
+ * whole or not at all is what journaling file systems and Btrfs give.
  *
  * Who has a layer mounted holds flock(2) LOCK_SH on the layer's directory: then it is not removed.
  */
@@ -34,7 +37,7 @@ DEFINE_CLEANUP(struct store *, store_free)
 
 int store_dir_fd(const struct store *store);
 
-/* Remove what killed processes left in staging/. What another process works on stays. */
+/* Remove what killed processes left in staging/ and index/. What another process works on stays. */
 void store_clean(struct store *store);
 
 /* Hold "lock" shared until the store is freed: no layer is removed meanwhile. */
@@ -69,7 +72,7 @@ int store_image_remove(struct store *store, const char *reference, struct err *e
 int store_image_list(struct store *store, struct json_object **ret, struct err *err);
 
 /*
- * Remove layers that no image has, nobody has mounted, and no pull may be about to use. -EAGAIN
- * (without err) while a pull runs: the next sweep will do.
+ * Remove layers that no image has, nobody has mounted, and no pull may be about to use; and records
+ * that cannot be understood. -EAGAIN (without err) while a pull runs: the next sweep will do.
  */
 int store_sweep(struct store *store, size_t *ret_removed, struct err *err);
