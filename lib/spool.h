@@ -18,7 +18,13 @@
  *   microseconds
  * The data of a gap record is two u64: records and bytes that were dropped there because the bound
  * was reached or the disk was full.
- * A torn record at the end of a segment (power loss) is skipped by the reader and said in the log.
+ * A record that is not whole is skipped by the reader and said in the log.
+ *
+ * The spool survives every process; it is not synced to disk record by record. A power loss takes
+ * what the kernel has not written back yet (by default the last half minute at most), and leaves
+ * segments that are shorter, missing, torn or filled up with zero bytes: what was on disk is
+ * delivered. It may also leave no log.json, or an empty one; once "end" is there too such a stream
+ * is removed, since nobody knows where it was to go.
  *
  * The writer counts the bytes of existing segments against the bound (the reader deletes segments
  * it has delivered): mode blocking stops reading the container's pipe until there is room,

@@ -55,11 +55,39 @@ static int open_file(int dir_fd, const char *name, uint64_t *ret_bytes, struct e
 	_cleanup_close_ int fd = -EBADF;
 	struct stat st;
 
-	fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640);
+	fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, -errno, "open %s", name);
 	*ret_bytes = (uint64_t)st.st_size;
 	return TAKE_FD(fd);
+}
+
+/* Cuts what is behind the last newline; *bytes is the size. */
+static int cut_half_line(int fd, uint64_t *bytes)
+{
+	uint64_t end = *bytes;
+
+	while (end > 0) {
+		char buf[4096];
+		size_t n = end < sizeof(buf) ? (size_t)end : sizeof(buf);
+		ssize_t k = pread(fd, buf, n, (off_t)(end - n));
+		const char *newline;
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		newline = memrchr(buf, '\n', (size_t)k);
+		if (newline) {
+			end -= n - (size_t)(newline + 1 - buf);
+			break;
+		}
+		end -= n;
+	}
+	if (end < *bytes && ftruncate(fd, (off_t)end) < 0)
+		return -errno;
+	*bytes = end;
+	return 0;
 }
 
 int json_file_open(const struct json_file *file, const struct log_config *config, bool undo,
@@ -84,7 +112,15 @@ int json_file_open(const struct json_file *file, const struct log_config *config
 			return err_set(err, -errno, "cut %s", name);
 		bytes = undo_bytes;
 	}
+	if (file->check_end) {
+		r = cut_half_line(fd, &bytes);
+		if (r < 0)
+			return err_set(err, r, "cut half a line at the end of %s", name);
+	}
 	if (!undo && bytes >= config->max_size_bytes) {
+		/* The spool may hold its lines no longer, and nobody else will sync it. */
+		if (fdatasync(fd) < 0)
+			return err_set(err, -errno, "sync %s", name);
 		fd = fd_close(fd);
 		r = rotate(dir_fd, name, config->max_file, err);
 		if (r < 0)

@@ -19,13 +19,16 @@
 struct json_file {
 	int logs_fd; /* <state>/logs, borrowed */
 	const char *task_id, *container;
+	/* The file is as a power loss may have left it, with half a line or zero bytes at its end:
+	 * cut it behind its last newline. Else its end is known. */
+	bool check_end;
 };
 
 /*
  * Open the file at its end, making it and its directory if they are missing. A file that has
  * reached the size is rotated first, but not while something is to be undone: undo: cut it to
  * undo_bytes where it is longer, because a batch was being written when we were killed, or when the
- * disk was full.
+ * disk was full. A file that is full is synced before it gets another name.
  */
 int json_file_open(const struct json_file *file, const struct log_config *config, bool undo,
                    uint64_t undo_bytes, int *ret_fd, uint64_t *ret_bytes, struct err *err);

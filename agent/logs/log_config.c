@@ -176,6 +176,8 @@ int log_config_load(int dir_fd, const struct log_defaults *defaults, struct log_
 	if (r < 0)
 		return err_set(err, r, "read " SPOOL_LOG_FILE);
 	r = json_parse_object(text, len, LOG_JSON_MAX, &body, err);
+	if (r < 0 && r != -ENOMEM)
+		return err_prefix(err, -EBADMSG, SPOOL_LOG_FILE);
 	if (r == 0)
 		r = json_get_string(body, "driver", &driver, err);
 	if (r == 0)

@@ -36,8 +36,9 @@ struct log_config {
 };
 
 /*
- * Returns 0, -ENOENT when there is no log.json yet, -EINVAL or -EOPNOTSUPP when it can't be
- * followed (err says which member), -errno of reading it.
+ * Returns 0, -ENOENT when there is no log.json yet, -EBADMSG when it is no JSON object (a power
+ * loss has left a part of it), -EINVAL or -EOPNOTSUPP when it can't be followed (err says which
+ * member), -errno of reading it.
  */
 int log_config_load(int dir_fd, const struct log_defaults *defaults, struct log_config **ret,
                     struct err *err);

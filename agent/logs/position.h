@@ -6,8 +6,9 @@
  * and sends again exactly the one batch of which it is not known, never a larger one.
  *
  * The file is replaced by rename(2) without fsync(2): a crash of ours leaves the old or the new
- * one. After a power loss it may be an older one, or empty, and then more is repeated: that happens
- * to come with a reboot, while a flush for each batch would cost each batch a disk's latency.
+ * one. After a power loss it may be an older one, or empty, and then more is repeated, at most what
+ * the spool still has; nothing that was confirmed is lost by it. That happens to come with a
+ * reboot, while a flush for each batch would cost each batch a disk's latency.
  *
  * Format: one line of JSON, then the begun lines of stdout and of stderr, as many bytes as it says.
  */

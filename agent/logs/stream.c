@@ -49,7 +49,8 @@ struct log_stream {
 	struct log_config *config; /* NULL while NEW */
 
 	struct position position;
-	bool undo; /* json-file: the file may hold a part of the batch in flight */
+	bool undo;            /* json-file: the file may hold a part of the batch in flight */
+	bool file_is_checked; /* json-file: its end is known */
 	enum awslogs_operation next;
 	bool made; /* since the last batch that was taken: group or stream */
 	struct awslogs_call *call;
@@ -179,10 +180,33 @@ static void set_timer(struct log_stream *stream, uint64_t usec)
 	(void)sd_event_source_set_enabled(stream->timer, SD_EVENT_ONESHOT);
 }
 
+static bool exists(const struct log_stream *stream, const char *name)
+{
+	return faccessat(stream->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static bool segment_exists(const struct log_stream *stream, uint32_t segment)
+{
+	char name[SPOOL_SEGMENT_NAME_BYTES];
+
+	spool_segment_name(segment, name);
+	return exists(stream, name);
+}
+
+/* Ended, and log.json is not there as a whole: it never will be. */
+static void give_up(struct log_stream *stream, const struct err *err)
+{
+	log_err(&stream->log, 0,
+	        "%s: nobody knows where this log goes, as a power loss leaves it; it is removed",
+	        err->text);
+	finish(stream);
+}
+
 /* log.json and the position of an earlier life. */
 static int load(struct log_stream *stream, struct err *err)
 {
 	struct err damage = {0};
+	uint32_t segment;
 	int r;
 
 	r = log_config_load(stream->dir_fd, &stream->env->defaults, &stream->config, err);
@@ -198,7 +222,12 @@ static int load(struct log_stream *stream, struct err *err)
 		*err = damage;
 		return r;
 	}
-	stream->undo = stream->position.in_flight > 0;
+	/* Segments go after the position that leads past them was written. So without its segment
+	 * this is an older position, which a power loss has brought back: what follows it in the
+	 * file was confirmed, and is nowhere else. */
+	segment = stream->position.lines.cursor.segment;
+	stream->undo =
+		stream->position.in_flight > 0 && segment_exists(stream, segment ? segment : 1);
 	/* A stream that was never sent from does not exist yet, in all likelihood. */
 	stream->next = r == 0 || !stream->config->create_stream ? AWSLOGS_PUT_LOG_EVENTS
 	                                                        : AWSLOGS_CREATE_STREAM;
@@ -212,6 +241,10 @@ void log_stream_look(struct log_stream *stream)
 
 	if (stream->state == STREAM_NEW) {
 		r = load(stream, &err);
+		if ((r == -ENOENT || r == -EBADMSG) && exists(stream, SPOOL_END_FILE)) {
+			give_up(stream, &err);
+			return;
+		}
 		if (r == -ENOENT)
 			return;
 		if (r < 0) {
@@ -226,18 +259,11 @@ void log_stream_look(struct log_stream *stream)
 	}
 }
 
-static bool exists(const struct log_stream *stream, const char *name)
-{
-	return faccessat(stream->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
 static bool next_segment_exists(const struct log_stream *stream)
 {
-	char name[SPOOL_SEGMENT_NAME_BYTES];
 	uint32_t segment = stream->position.lines.cursor.segment;
 
-	spool_segment_name(segment ? segment + 1 : 2, name);
-	return exists(stream, name);
+	return segment_exists(stream, segment ? segment + 1 : 2);
 }
 
 static bool has_more(const struct log_stream *stream)
@@ -500,7 +526,8 @@ static int write_json_file(struct log_stream *stream, struct err *err)
 {
 	const struct json_file file = {.logs_fd = stream->env->logs_fd,
 	                               .task_id = stream->task_id,
-	                               .container = stream->container};
+	                               .container = stream->container,
+	                               .check_end = !stream->file_is_checked};
 	struct batch_request request = {.form = BATCH_JSON_FILE,
 	                                .max_lines = stream->position.in_flight};
 	_cleanup_close_ int fd = -EBADF;
@@ -514,6 +541,7 @@ static int write_json_file(struct log_stream *stream, struct err *err)
 	if (r < 0)
 		return r;
 	stream->undo = false;
+	stream->file_is_checked = true;
 	if (stream->config->max_size_bytes != UINT64_MAX)
 		request.full_bytes = stream->config->max_size_bytes > bytes
 		                             ? stream->config->max_size_bytes - bytes
@@ -529,6 +557,11 @@ static int write_json_file(struct log_stream *stream, struct err *err)
 	r = fd_write_all(fd, stream->batch->body.p, stream->batch->body.len);
 	if (r < 0)
 		return err_set(err, r, "write the log file");
+	/* Segments are deleted next, so that this is the only place where their lines are. */
+	if ((stream->batch->ended ||
+	     stream->batch->after.cursor.segment != stream->position.lines.cursor.segment) &&
+	    fdatasync(fd) < 0)
+		return err_set(err, -errno, "sync the log file");
 	stream->undo = false;
 	return 1;
 }

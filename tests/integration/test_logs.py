@@ -464,6 +464,50 @@ def test_a_damaged_position_costs_a_repeat_and_no_line(shipper):
     assert shipper.messages("app") == ["one", "one", "two"]
 
 
+@pytest.mark.parametrize("left", [None, b"", b'{"driver":"aws', bytes(300)])
+def test_a_stream_whose_log_json_a_power_loss_took_is_removed_once_it_has_ended(shipper, left):
+    stream = shipper.stream("app")
+    stream.lines("nobody knows where to")
+    if left is None:
+        (stream.dir / "log.json").unlink()
+    else:
+        (stream.dir / "log.json").write_bytes(left)
+    other = shipper.stream("other")
+    other.lines("this one is whole")
+    other.end()
+    shipper.start()
+    shipper.wait_messages("other", ["this one is whole"])
+    assert stream.dir.exists()  # it may not be ours to judge yet
+    stream.end()
+    shipper.wait_gone(stream)
+    assert shipper.messages("other") == ["this one is whole"]
+
+
+def test_an_old_position_takes_nothing_back_from_a_json_file(shipper):
+    """After a power loss that kept the file and the deletion of a segment, but not the latest position."""
+    stream = shipper.stream("app", driver="json-file", options={}, segment_bytes=2000)
+    stream.lines(*numbered(20))
+    shipper.start()
+    path = shipper.state / "logs" / stream.dir.parent.name / "app-json.log"
+    wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") == 20, 10, shipper.log)
+    stream.lines(*numbered(200, 20))
+    wait_for(lambda: path.read_bytes().count(b"\n") == 220, 10, shipper.log)
+    wait_for(lambda: not (stream.dir / "00000001.seg").exists(), 10, shipper.log)
+    shipper.kill()
+    head = json.loads((stream.dir / "position").read_bytes())
+    head |= {"segment": 1, "offset": 0, "inFlight": 20, "fileBytes": 0}
+    (stream.dir / "position").write_text(json.dumps(head) + "\n")
+    with open(path, "ab") as file:
+        file.write(b'{"log":"half' + bytes(50))
+    stream.lines("last")
+    stream.end()
+    shipper.start()
+    shipper.wait_gone(stream)
+    logs = [json.loads(line)["log"] for line in path.read_bytes().splitlines()]
+    assert logs[:220] == [line + "\n" for line in numbered(220)]
+    assert logs[-1] == "last\n"
+
+
 def test_delivered_segments_are_deleted_while_the_container_runs(shipper):
     stream = shipper.stream("app", segment_bytes=20000)
     shipper.start()

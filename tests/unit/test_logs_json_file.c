@@ -76,6 +76,44 @@ static void test_half_a_batch_is_taken_back_and_nothing_is_rotated_then(void **s
 	expect_content(f, "t/c-json.log", "abc");
 }
 
+/* With the lines before it, and with more zero bytes than are looked at in one go. */
+static void test_what_a_power_loss_leaves_of_a_line_is_cut(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t zeros;
+		const char *rest;
+	} rows[] = {
+		{"", 0, ""},
+		{"", 9, ""},
+		{"{}\n", 0, "{}\n"},
+		{"{}\n{", 0, "{}\n"},
+		{"{}\n{", 5000, "{}\n"},
+		{"{}\n", 4096, "{}\n"},
+		{"{", 4095, ""},
+	};
+	const struct log_config config = {.max_size_bytes = UINT64_MAX, .max_file = 1};
+	struct spool_fixture *f = *state;
+	const struct json_file file = {
+		.logs_fd = f->dir_fd, .task_id = "t", .container = "c", .check_end = true};
+
+	assert_int_equal(mkdirat(f->dir_fd, "t", 0750), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const char zeros[5000] = {0};
+		_cleanup_close_ int fd = -EBADF;
+		uint64_t bytes = 1;
+
+		spool_put_bytes(f, "t/c-json.log", rows[i].text, strlen(rows[i].text));
+		spool_put_bytes(f, "t/c-json.log", zeros, rows[i].zeros);
+		assert_int_equal(json_file_open(&file, &config, false, 0, &fd, &bytes, NULL), 0);
+		if (bytes != strlen(rows[i].rest))
+			print_error("row %zu: %llu bytes are left\n", i, (unsigned long long)bytes);
+		assert_int_equal(bytes, strlen(rows[i].rest));
+		expect_content(f, "t/c-json.log", rows[i].rest);
+		assert_int_equal(unlinkat(f->dir_fd, "t/c-json.log", 0), 0);
+	}
+}
+
 static void test_links_are_not_followed(void **state)
 {
 	struct spool_fixture *f = *state;
@@ -144,6 +182,7 @@ int main(void)
 		spool_test(test_files_rotate_when_they_have_reached_the_size),
 		spool_test(test_a_single_file_begins_anew),
 		spool_test(test_half_a_batch_is_taken_back_and_nothing_is_rotated_then),
+		spool_test(test_what_a_power_loss_leaves_of_a_line_is_cut),
 		spool_test(test_links_are_not_followed),
 		spool_test(test_the_oldest_files_go_first_and_live_ones_never),
 	};

@@ -125,8 +125,9 @@ static void test_what_cannot_be_followed_is_said(void **state)
 		const char *says;
 	} rows[] = {
 		{NULL, -ENOENT, "log.json"},
-		{"", -EINVAL, "log.json"},
-		{"[]", -EINVAL, "log.json"},
+		{"", -EBADMSG, "log.json"},
+		{"{\"driver\":\"aws", -EBADMSG, "log.json"},
+		{"[]", -EBADMSG, "log.json"},
 		{"{}", -EINVAL, "driver"},
 		{"{\"driver\":\"awslogs\",\"options\":{}}", -EINVAL, "awslogs-group"},
 		{"{\"driver\":\"awslogs\",\"options\":{\"awslogs-group\":\"g\"}}", -EINVAL,

@@ -142,6 +142,38 @@ static void test_a_torn_record_does_not_hide_the_end(void **state)
 	assert_int_equal(spool_reader_skipped_bytes(reader), 7);
 }
 
+/* As file systems leave them that grow a file before its data are there. */
+static void test_zero_bytes_in_place_of_records_are_skipped(void **state)
+{
+	static const size_t sizes[] = {1, SPOOL_HEADER_BYTES, 4096, 100000, 600000};
+	static const uint8_t zeros[600000];
+	struct spool_fixture *f = *state;
+	uint64_t skipped = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		_cleanup_(spool_reader_freep) struct spool_reader *reader = open_at(f, 0, 0);
+
+		/* All of a segment, a part in the middle, and the end of the last one. */
+		spool_put_bytes(f, "00000001.seg", zeros, sizes[i]);
+		spool_put_text(f, 2, SPOOL_STDOUT, 1, "a");
+		spool_put_bytes(f, "00000002.seg", zeros, sizes[i]);
+		spool_put_text(f, 2, SPOOL_STDOUT, 1, "b");
+		spool_put_bytes(f, "00000002.seg", zeros, sizes[i]);
+		expect_entry(reader, SPOOL_STDOUT, "a");
+		expect_entry(reader, SPOOL_STDOUT, "b");
+		expect(reader, SPOOL_NEXT_WAIT);
+		spool_put_end(f);
+		expect(reader, SPOOL_NEXT_END);
+		skipped = spool_reader_skipped_bytes(reader);
+		if (skipped != 3 * sizes[i])
+			print_error("row %zu: %llu bytes were skipped\n", i,
+			            (unsigned long long)skipped);
+		assert_int_equal(skipped, 3 * sizes[i]);
+		assert_int_equal(spool_delete_before(f->dir_fd, 3), 2);
+		assert_int_equal(unlinkat(f->dir_fd, SPOOL_END_FILE, 0), 0);
+	}
+}
+
 /* Every bit of a record in turn: its neighbours are read, and it never is as another one. */
 static void test_damage_costs_the_damaged_record_only(void **state)
 {
@@ -208,6 +240,7 @@ int main(void)
 		spool_test(test_an_incomplete_record_is_waited_for_at_every_byte),
 		spool_test(test_a_torn_record_is_skipped_once_its_segment_is_complete),
 		spool_test(test_a_torn_record_does_not_hide_the_end),
+		spool_test(test_zero_bytes_in_place_of_records_are_skipped),
 		spool_test(test_damage_costs_the_damaged_record_only),
 		spool_test(test_a_segment_larger_than_the_window_is_read_whole),
 		spool_test(test_gaps_carry_their_counts),
