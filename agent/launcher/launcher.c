@@ -11,10 +11,10 @@
 
 #include "agent/launcher/directories.h"
 #include "agent/launcher/notify.h"
+#include "agent/launcher/parent.h"
 #include "agent/launcher/protocol.h"
 #include "agent/launcher/server.h"
 #include "agent/launcher/start.h"
-#include "cgroups/cgroup.h"
 #include "lib/cleanup.h"
 #include "lib/confine.h"
 #include "lib/envfile.h"
@@ -66,12 +66,24 @@ static void set_log_level(const char *config)
 			level);
 }
 
+/* Controllers that are missing are told now, rather than to every task. */
+static int check_cgroups(struct parent *parent, struct err *err)
+{
+	struct cgroup_root *root;
+	int r = parent_root(parent, &root, err);
+
+	if (r != -ESHUTDOWN)
+		return r;
+	log_warning(NULL, 0, "no task can be started: %s", err->text);
+	return 0;
+}
+
 static int run(const struct options *options, const char *cgroup_parent, struct err *err)
 {
-	_cleanup_(cgroup_root_freep) struct cgroup_root *root = NULL;
+	_cleanup_(parent_freep) struct parent *parent = NULL;
 	_cleanup_(server_freep) struct server *server = NULL;
 	_cleanup_free_ char **env = NULL;
-	struct server_config config = {.options = options, .cgroup_parent = cgroup_parent};
+	struct server_config config = {.options = options, .alive_msec = notify_alive_msec()};
 	char dir[PATH_MAX];
 	int r;
 
@@ -83,7 +95,9 @@ static int run(const struct options *options, const char *cgroup_parent, struct 
 	if (r == 0)
 		r = directories_create(options->state_dir, options->runtime_dir, err);
 	if (r == 0)
-		r = cgroup_root_open(NULL, cgroup_parent, &root, err);
+		r = parent_new(cgroup_parent, options->runtime_dir, &parent, err);
+	if (r == 0)
+		r = check_cgroups(parent, err);
 	if (r == 0 && start_environment(environ, &env) < 0)
 		r = err_oom(err);
 	if (r < 0)
@@ -91,7 +105,7 @@ static int run(const struct options *options, const char *cgroup_parent, struct 
 
 	protect_from_oom();
 	config.program_dir = dir;
-	config.cgroup_root = root;
+	config.parent = parent;
 	config.env = env;
 	r = server_new(&config, &server, err);
 	if (r < 0)
@@ -103,9 +117,10 @@ static int run(const struct options *options, const char *cgroup_parent, struct 
 
 int main(int argc, char **argv)
 {
-	const char *cgroup_parent = "ecs";
+	const char *cgroup_parent = NULL;
 	const struct option_spec specs[] = {
-		{"cgroup-parent", "NAME", "cgroup below which tasks live (ecs)", NULL,
+		{"cgroup-parent", "NAME",
+	         "cgroup of tasks (what <runtime-dir>/cgroup says, else ecs)", NULL,
 	         &cgroup_parent},
 	};
 	struct options options;

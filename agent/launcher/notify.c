@@ -7,13 +7,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "lib/fd.h"
 #include "lib/log.h"
+#include "lib/parse.h"
 
-void notify_ready(void)
+static void notify(const char *state)
 {
-	static const char state[] = "READY=1";
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_close_ int fd = -EBADF;
@@ -27,7 +28,29 @@ void notify_ready(void)
 		address.sun_path[0] = '\0';
 
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, state, sizeof(state) - 1, MSG_NOSIGNAL,
+	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL,
 	                     (const struct sockaddr *)&address, n) < 0)
-		log_warning(NULL, -errno, "tell the service manager that ecs-launcher is ready");
+		log_warning(NULL, -errno, "tell the service manager \"%s\"", state);
+}
+
+void notify_ready(void)
+{
+	notify("READY=1");
+}
+
+void notify_alive(void)
+{
+	notify("WATCHDOG=1");
+}
+
+uint64_t notify_alive_msec(void)
+{
+	const char *usec_text = getenv("WATCHDOG_USEC"), *pid_text = getenv("WATCHDOG_PID");
+	uint64_t usec, pid;
+
+	if (!usec_text || parse_u64(usec_text, UINT64_MAX, &usec) < 0)
+		return 0;
+	if (pid_text && (parse_u64(pid_text, INT32_MAX, &pid) < 0 || (pid_t)pid != getpid()))
+		return 0; /* meant for another process */
+	return usec >= 2000 ? usec / 2000 : 1;
 }

@@ -12,7 +12,8 @@
  * and from the byte after the newline on speaks with the program that was started, which has the
  * connection as descriptor 3 (lib/ipc messages). A refusal is one lib/ipc error message
  * ("type":"error","message":...), then the connection is closed. For "reap" the program answers
- * {"type":"reaped"} or an error.
+ * {"type":"reaped"} or an error. While the service that owns all tasks is being stopped, "task" is
+ * refused with code ESHUTDOWN (agent/launcher/parent.h).
  *
  * A task id is 1 to 64 letters, digits and '-', and does not start with '-'.
  *

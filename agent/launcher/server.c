@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/launcher/notify.h"
 #include "agent/launcher/program.h"
 #include "agent/launcher/protocol.h"
 #include "agent/launcher/request.h"
@@ -50,6 +51,7 @@ enum program_index {
 struct server {
 	const struct server_config *config;
 	int listen_fd, signal_fd;
+	uint64_t alive_next_msec;
 	struct program programs[_PROGRAM_MAX];
 	struct connection connections[CONNECTIONS_MAX];
 };
@@ -102,6 +104,8 @@ static const char *code_name(int error)
 		return "ENOMEM";
 	case ENOSPC:
 		return "ENOSPC";
+	case ESHUTDOWN:
+		return "ESHUTDOWN";
 	case EPERM:
 		return "EPERM";
 	case ETIMEDOUT:
@@ -146,10 +150,12 @@ static int program_of(enum launcher_verb verb)
 	}
 }
 
-static void set_arguments(const struct server_config *config, const struct connection *c,
-                          struct start *start)
+static int set_arguments(const struct server_config *config, const struct connection *c,
+                         struct start *start, struct err *err)
 {
+	const char *parent;
 	size_t n = 0;
+	int r;
 
 	start->argv[n++] = (char *)start->program->name;
 	if (c->request.verb == LAUNCHER_VERB_REAP)
@@ -163,23 +169,31 @@ static void set_arguments(const struct server_config *config, const struct conne
 	start->argv[n++] = (char *)"--runtime-dir";
 	start->argv[n++] = (char *)config->options->runtime_dir;
 	if (c->request.task_id[0] != '\0') {
+		r = parent_path(config->parent, &parent, err);
+		if (r < 0)
+			return r;
 		start->argv[n++] = (char *)"--cgroup-parent";
-		start->argv[n++] = (char *)config->cgroup_parent;
+		start->argv[n++] = (char *)parent;
 		start->argv[n++] = (char *)"--";
 		start->argv[n++] = (char *)c->request.task_id;
 	}
 	start->argv[n] = NULL;
+	return 0;
 }
 
 /* The cgroup of the supervisor, new or left by one that has ended. */
-static int open_supervisor_cgroup(struct cgroup_root *root, const char *id, struct cgroup **ret,
+static int open_supervisor_cgroup(struct parent *parent, const char *id, struct cgroup **ret,
                                   struct err *err)
 {
 	_cleanup_(cgroup_freep) struct cgroup *task = NULL, *supervisor = NULL;
+	struct cgroup_root *root;
 	char path[LAUNCHER_TASK_ID_MAX + 32];
 	bool populated;
 	int r;
 
+	r = parent_root(parent, &root, err);
+	if (r < 0)
+		return r;
 	snprintf(path, sizeof(path), "ecstasks-%s", id);
 	r = cgroup_create(root, path, true, NULL, &task, err);
 	if (r < 0)
@@ -211,8 +225,7 @@ static int serve(struct server *s, struct connection *c, struct err *err)
 	if (r < 0)
 		return r;
 	if (c->request.verb == LAUNCHER_VERB_TASK) {
-		r = open_supervisor_cgroup(s->config->cgroup_root, c->request.task_id, &cgroup,
-		                           err);
+		r = open_supervisor_cgroup(s->config->parent, c->request.task_id, &cgroup, err);
 		if (r < 0)
 			return r;
 		start.cgroup = cgroup;
@@ -220,7 +233,9 @@ static int serve(struct server *s, struct connection *c, struct err *err)
 	/* A pull may be the one to go when memory runs out: it can be repeated. */
 	if (c->request.verb == LAUNCHER_VERB_IMAGE)
 		start.oom_score_adj = "0";
-	set_arguments(s->config, c, &start);
+	r = set_arguments(s->config, c, &start, err);
+	if (r < 0)
+		return r;
 
 	r = fd_set_nonblock(c->fd, false);
 	if (r < 0)
@@ -388,7 +403,7 @@ static bool on_signal(struct server *s)
 /* Milliseconds until the next deadline; -1 without one. */
 static int next_timeout(const struct server *s, uint64_t now)
 {
-	uint64_t next = UINT64_MAX;
+	uint64_t next = s->config->alive_msec ? s->alive_next_msec : UINT64_MAX;
 
 	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
 		if (s->connections[i].fd >= 0 && s->connections[i].deadline_msec < next)
@@ -396,6 +411,15 @@ static int next_timeout(const struct server *s, uint64_t now)
 	if (next == UINT64_MAX)
 		return -1;
 	return next > now ? (int)(next - now) : 0;
+}
+
+/* The loop turns: that is all there is to this program's health. */
+static void tell_alive(struct server *s, uint64_t now)
+{
+	if (s->config->alive_msec == 0 || now < s->alive_next_msec)
+		return;
+	notify_alive();
+	s->alive_next_msec = now + s->config->alive_msec;
 }
 
 static void on_ready_connection(struct server *s, struct connection *c)
@@ -432,6 +456,7 @@ int server_run(struct server *s, struct err *err)
 		if (polled[0].revents && on_signal(s))
 			return 0;
 		now = clock_msec();
+		tell_alive(s, now);
 		for (size_t i = 0; i < CONNECTIONS_MAX; i++) {
 			struct connection *c = &s->connections[i];
 

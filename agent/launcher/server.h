@@ -5,19 +5,20 @@
  */
 #pragma once
 
+#include <stdint.h>
 #include <sys/types.h>
 
-#include "cgroups/cgroup.h"
+#include "agent/launcher/parent.h"
 #include "lib/err.h"
 #include "lib/options.h"
 
 struct server_config {
-	const struct options *options;   /* passed on to the programs */
-	const char *cgroup_parent;       /* the same */
-	const char *program_dir;         /* where the programs are */
-	struct cgroup_root *cgroup_root; /* borrowed */
-	char **env;                      /* of the programs; borrowed */
-	uid_t agent_uid;                 /* who may ask, beside root */
+	const struct options *options; /* passed on to the programs */
+	struct parent *parent;         /* where tasks live; borrowed */
+	const char *program_dir;       /* where the programs are */
+	char **env;                    /* of the programs; borrowed */
+	uint64_t alive_msec;           /* tell the service manager so often; 0: never */
+	uid_t agent_uid;               /* who may ask, beside root */
 	gid_t agent_gid;
 };
 

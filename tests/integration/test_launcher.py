@@ -104,6 +104,7 @@ class Launcher:
         environment |= {k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS")}
         if self.notify:
             environment["NOTIFY_SOCKET"] = self.notify
+            environment |= {k: v for k, v in os.environ.items() if k == "WATCHDOG_USEC"}
         self.log = open(self.dir / "log", "ab")
         self.process = subprocess.Popen(
             self.command(), env=environment, stderr=self.log, stdin=subprocess.DEVNULL,
