@@ -19,6 +19,9 @@
 #define RETRY_MIN_USEC (1000 * 1000ull)
 #define RETRY_MAX_USEC (30 * 1000 * 1000ull)
 
+/* The database, then what SQLite keeps beside it. */
+static const char *const files[] = {STATE_DATABASE, STATE_DATABASE "-wal", STATE_DATABASE "-shm"};
+
 int state_error(sqlite3 *db, int result, const char *what, struct err *err)
 {
 	static const struct {
@@ -47,13 +50,21 @@ static void close_database(struct state *state)
 	state->db = NULL;
 }
 
-static int prepare(struct state *state, struct err *err)
+static int prepare(struct state *state, int version, struct err *err)
 {
 	int r;
 
 	for (size_t i = 0; i < _STATEMENT_MAX; i++) {
 		r = sqlite3_prepare_v2(state->db, state_statements[i], -1, &state->statements[i],
 		                       NULL);
+		if (r == SQLITE_ERROR) { /* no such table, or column */
+			bool is_newer = version > STATE_SCHEMA_VERSION;
+
+			return err_text(err, is_newer ? -EPROTONOSUPPORT : -EBADMSG,
+			                "state database of schema version %d: %s%s", version,
+			                sqlite3_errmsg(state->db),
+			                is_newer ? "; install the ecs-agent that wrote it" : "");
+		}
 		if (r != SQLITE_OK)
 			return state_error(state->db, r, "prepare a statement", err);
 	}
@@ -65,7 +76,9 @@ static int read_last_event_id(struct state *state, struct err *err)
 	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
 	int r;
 
-	r = sqlite3_prepare_v2(state->db, "SELECT max(seq) FROM sqlite_sequence", -1, &stmt, NULL);
+	r = sqlite3_prepare_v2(state->db,
+	                       "SELECT max(seq) FROM sqlite_sequence WHERE name='outbox'", -1,
+	                       &stmt, NULL);
 	if (r == SQLITE_OK)
 		r = sqlite3_step(stmt);
 	if (r != SQLITE_ROW)
@@ -74,19 +87,55 @@ static int read_last_event_id(struct state *state, struct err *err)
 	return 0;
 }
 
-static int open_database(struct state *state, struct err *err)
+/* Can SQLite write the file name? One that is no file, or somebody else's, is as good as damaged.
+ */
+static int check_file(struct state *state, const char *name, int flags, struct err *err)
+{
+	struct stat st;
+	int fd, r;
+
+	fd = openat(state->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags,
+	            0600);
+	if (fd < 0 && errno == EACCES && fchmodat(state->dir_fd, name, 0600, 0) == 0)
+		fd = openat(state->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 && errno == ENOENT && !(flags & O_CREAT))
+		return 0;
+	if (fd < 0 && (errno == EACCES || errno == EPERM || errno == EISDIR || errno == ELOOP ||
+	               errno == ENXIO))
+		return err_text(err, -EBADMSG, "%s/%s is no file of ours to write: %s", state->dir,
+		                name, strerrordesc_np(errno));
+	if (fd < 0)
+		return err_set(err, -errno, "open %s/%s", state->dir, name);
+	r = fstat(fd, &st) < 0 ? -errno : 0;
+	(void)fd_close(fd);
+	if (r < 0)
+		return err_set(err, r, "look at %s/%s", state->dir, name);
+	return S_ISREG(st.st_mode)
+	               ? 0
+	               : err_text(err, -EBADMSG, "%s/%s is no regular file", state->dir, name);
+}
+
+static int check_files(struct state *state, struct err *err)
+{
+	int r;
+
+	/* SQLite gives its -wal and -shm files the mode of the database. */
+	r = check_file(state, STATE_DATABASE, O_CREAT, err);
+	for (size_t i = 1; i < ARRAY_SIZE(files) && r >= 0; i++)
+		r = check_file(state, files[i], 0, err);
+	return r;
+}
+
+static int open_database(struct state *state, bool is_reset, struct err *err)
 {
 	_cleanup_free_ char *path = NULL;
-	bool created = false;
-	int r;
+	int version = 0, r;
 
 	if (asprintf(&path, "%s/" STATE_DATABASE, state->dir) < 0)
 		return err_oom(err);
-	/* SQLite gives its -wal and -shm files the mode of the database. */
-	r = openat(state->dir_fd, STATE_DATABASE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	r = check_files(state, err);
 	if (r < 0)
-		return err_set(err, -errno, "open %s", path);
-	(void)fd_close(r);
+		return r;
 
 	r = sqlite3_open_v2(path, &state->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (r != SQLITE_OK)
@@ -101,29 +150,40 @@ static int open_database(struct state *state, struct err *err)
 
 	r = schema_check(state->db, err);
 	if (r >= 0)
-		r = schema_apply(state->db, &created, err);
+		r = schema_apply(state->db, is_reset, &version, err);
 	if (r >= 0)
-		r = prepare(state, err);
+		r = prepare(state, version, err);
 	if (r >= 0)
 		r = read_last_event_id(state, err);
 	if (r >= 0)
-		state->origin = created ? STATE_ORIGIN_NEW : STATE_ORIGIN_KEPT;
+		state->origin = version == 0 ? STATE_ORIGIN_NEW : STATE_ORIGIN_KEPT;
 	return r;
 }
 
-/* Rename the database, and remove what belongs to it: a write-ahead log must not meet another
- * database. */
+/* Rename the database and what belongs to it: together they can be looked into later, and a
+ * write-ahead log must not meet another database. */
 static int set_aside(struct state *state, struct err *err)
 {
-	char name[64];
+	const uint64_t time = now_realtime_usec() / 1000000;
+	char name[96];
+	unsigned int n = 0;
 
 	close_database(state);
-	snprintf(name, sizeof(name), STATE_DATABASE ".damaged-%" PRIu64,
-	         now_realtime_usec() / 1000000);
+	do { /* none is overwritten that was set aside within the same second */
+		snprintf(name, sizeof(name), STATE_DATABASE ".damaged-%" PRIu64 "%s%.0u", time,
+		         n ? "." : "", n);
+		n++;
+	} while (faccessat(state->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && n < 1000);
+
 	if (renameat(state->dir_fd, STATE_DATABASE, state->dir_fd, name) < 0)
 		return err_set(err, -errno, "set the state database aside as %s", name);
-	(void)unlinkat(state->dir_fd, STATE_DATABASE "-wal", 0);
-	(void)unlinkat(state->dir_fd, STATE_DATABASE "-shm", 0);
+	for (size_t i = 1; i < ARRAY_SIZE(files); i++) {
+		char other[128];
+
+		snprintf(other, sizeof(other), "%s%s", name, files[i] + strlen(STATE_DATABASE));
+		if (renameat(state->dir_fd, files[i], state->dir_fd, other) < 0 && errno != ENOENT)
+			return err_set(err, -errno, "set %s aside as %s", files[i], other);
+	}
 	log_warning(NULL, 0, "state database was set aside as %s/%s", state->dir, name);
 	return 0;
 }
@@ -145,7 +205,7 @@ int state_reset(struct state *state, struct err *err)
 
 	r = set_aside(state, err);
 	if (r >= 0)
-		r = open_database(state, err);
+		r = open_database(state, true, err);
 	if (r >= 0)
 		state->origin = STATE_ORIGIN_REMOVED;
 	return r;
@@ -184,12 +244,12 @@ int state_open(const char *dir, sd_event *loop, struct state **ret, struct err *
 	r = lock(state, err);
 	if (r < 0)
 		return r;
-	r = open_database(state, &damage);
+	r = open_database(state, false, &damage);
 	if (r == -EBADMSG) {
 		log_warning(NULL, 0, "state database is damaged: %s", damage.text);
 		r = set_aside(state, &damage);
 		if (r >= 0)
-			r = open_database(state, &damage);
+			r = open_database(state, false, &damage);
 		if (r >= 0)
 			state->origin = STATE_ORIGIN_DAMAGED;
 	}
@@ -229,6 +289,18 @@ struct state *state_close(struct state *state)
 enum state_origin state_origin(const struct state *state)
 {
 	return state->origin;
+}
+
+bool state_is_incomplete(struct state *state)
+{
+	_cleanup_free_ char *text = NULL;
+
+	return state_get(state, STATE_KEY_INCOMPLETE, &text, NULL) == 0 && text;
+}
+
+int state_complete(struct state *state)
+{
+	return state_set(state, STATE_KEY_INCOMPLETE, NULL);
 }
 
 uint64_t state_commit_max_usec(const struct state *state)

@@ -9,8 +9,12 @@
  * waits for it waits on.
  *
  * A damaged database is set aside as agent.db.damaged-<time> and a new one begun: the state is a
- * cache of what the supervisors of the tasks know. One with a schema newer than this program's is
- * refused, since it may hold what this program would lose.
+ * cache of what the supervisors of the tasks know. A new one is "incomplete", over restarts too,
+ * until state_complete() says that what can be known of running tasks is in it.
+ *
+ * Versions: a database of an older ecs-agent is brought up to date. One of a newer ecs-agent is
+ * used as it is where that has only added to the schema, and what it has added stays; otherwise it
+ * is refused.
  */
 #pragma once
 
@@ -22,7 +26,7 @@
 #include "lib/err.h"
 
 #define STATE_DATABASE       "agent.db"
-#define STATE_SCHEMA_VERSION 1
+#define STATE_SCHEMA_VERSION 2
 
 struct state;
 
@@ -41,7 +45,8 @@ enum state_origin {
  *
  * Returns 0, or
  *   -EBUSY            another ecs-agent has it open
- *   -EPROTONOSUPPORT  its schema is newer than STATE_SCHEMA_VERSION
+ *   -EPROTONOSUPPORT  its schema is newer than STATE_SCHEMA_VERSION, and not one that this
+ *                     program may use
  *   -errno            of reading or creating it
  */
 int state_open(const char *dir, sd_event *loop, struct state **ret, struct err *err);
@@ -51,6 +56,12 @@ struct state *state_close(struct state *state);
 DEFINE_CLEANUP(struct state *, state_close)
 
 enum state_origin state_origin(const struct state *state);
+
+/* Was the database begun anew (NEW or DAMAGED, by this run or one before), and state_complete() not
+ * durable since? state_complete() is queued like any change: in one transaction with those of its
+ * turn. A database begun by state_reset() is complete. */
+bool state_is_incomplete(struct state *state);
+int state_complete(struct state *state);
 
 /* Begin anew, for a host that is no longer the instance that the state was written on: the old
  * database is set aside like a damaged one. */
@@ -68,8 +79,9 @@ int state_commit(struct state *state, struct err *err);
 uint64_t state_commit_max_usec(const struct state *state);
 
 /* Facts about the instance: "cluster", "container-instance-arn", "ec2-instance-id",
- * "agent-version", "task-manifest-seq-num", "port-cursor". A NULL value removes the key.
- * state_get() sees what is queued. *ret is owned by the caller, NULL when there is no such key. */
+ * "agent-version", "task-manifest-seq-num", "port-cursor", "boot-id" and others. A NULL value
+ * removes the key. state_get() sees what is queued. *ret is owned by the caller, NULL when there is
+ * no such key. */
 int state_set(struct state *state, const char *key, const char *value);
 int state_get(struct state *state, const char *key, char **ret, struct err *err);
 

@@ -75,8 +75,20 @@ int state_error(sqlite3 *db, int result, const char *what, struct err *err);
 /* SQL of each statement of the queue. */
 extern const char *const state_statements[_STATEMENT_MAX];
 
-/* Create the schema, or bring an older one up to date. -EPROTONOSUPPORT for a newer one. */
-int schema_apply(sqlite3 *db, bool *ret_created, struct err *err);
+/* Keys of the instance table that are the state's own. */
+#define STATE_KEY_COMPATIBLE "schema-compatible"
+#define STATE_KEY_INCOMPLETE "state-incomplete"
+
+/*
+ * Create the schema, or bring an older one up to date; a newer one stays what it is.
+ *
+ * is_reset:    what is created is complete as it is (state_reset())
+ * ret_version: that it had before; 0: there was none
+ *
+ * Returns 0, or -EPROTONOSUPPORT for a newer one that this program may not use, -EBADMSG when the
+ * tables do not fit the version.
+ */
+int schema_apply(sqlite3 *db, bool is_reset, int *ret_version, struct err *err);
 /* -EBADMSG when the database is damaged. */
 int schema_check(sqlite3 *db, struct err *err);
 
