@@ -13,6 +13,7 @@
 #include "agent/ecs/poll_endpoint.h"
 #include "agent/ecs/registration.h"
 #include "agent/engine/engine.h"
+#include "agent/engine/rebuild.h"
 #include "lib/aws_credentials.h"
 #include "lib/http.h"
 #include "lib/imds.h"
@@ -35,6 +36,7 @@ struct node {
 	struct registration *registration;
 	struct poll_endpoint *endpoint;
 	struct acs_session *session;
+	struct rebuild *rebuild;
 	struct engine *engine;
 };
 
@@ -45,7 +47,13 @@ static void fail(struct node *node, int code, const char *what, const struct err
 	(void)sd_event_exit(node->loop, code);
 }
 
-/* 5. A session with ACS. */
+/* What only the administrator can put right ends the agent for good. */
+static int start_exit_code(int r)
+{
+	return r == -EXDEV || r == -ERANGE ? EXIT_TERMINAL : EXIT_FAILURE;
+}
+
+/* 6. A session with ACS. */
 
 static void on_connected(struct acs_session *session, bool connected, void *userdata)
 {
@@ -86,7 +94,7 @@ static int start_session(struct node *node, const char *arn, struct err *err)
 	return r;
 }
 
-/* 4. Registration. */
+/* 5. Registration. */
 
 static int save_registration(struct node *node, const char *arn)
 {
@@ -151,7 +159,7 @@ static int start_registration(struct node *node, struct err *err)
 		on_registered, node, &node->registration, err);
 }
 
-/* 3. The engine. */
+/* 4. The engine. */
 
 static void on_keys(struct aws_keys *keys, void *userdata)
 {
@@ -182,6 +190,49 @@ static int start_engine(struct node *node, struct err *err)
 		return r;
 	aws_credentials_watch(node->credentials, on_keys, node);
 	return engine_recover(node->engine, err);
+}
+
+/* 3. State that was lost comes back from the supervisors. */
+
+static int check_cluster(struct node *node, struct err *err);
+
+static void use_state(struct node *node)
+{
+	struct err failure = {0};
+	int r;
+
+	r = check_cluster(node, &failure);
+	if (r >= 0)
+		r = start_engine(node, &failure);
+	if (r >= 0)
+		r = start_registration(node, &failure);
+	if (r < 0)
+		fail(node, start_exit_code(r), "start", &failure);
+}
+
+static void on_rebuilt(int r, const struct err *err, void *userdata)
+{
+	struct node *node = userdata;
+
+	if (r < 0) {
+		fail(node, EXIT_FAILURE, "state", err);
+		return;
+	}
+	node->rebuild = rebuild_free(node->rebuild);
+	use_state(node);
+}
+
+static int start_rebuild(struct node *node, struct err *err)
+{
+	const struct rebuild_options options = {
+		.loop = node->loop,
+		.state = node->state,
+		.runtime_dir = node->options->runtime_dir,
+		.cluster = node->config->cluster,
+		.instance_id = instance_lookup_result(node->lookup)->instance_id,
+	};
+
+	return rebuild_start(&options, on_rebuilt, node, &node->rebuild, err);
 }
 
 /* 2. Is the state that of this node? */
@@ -253,14 +304,14 @@ static void on_instance(int r, const struct err *err, void *userdata)
 	r = make_client(node, &failure);
 	if (r >= 0)
 		r = check_instance(node, &failure);
+	if (r >= 0 && !state_is_incomplete(node->state)) {
+		use_state(node);
+		return;
+	}
 	if (r >= 0)
-		r = check_cluster(node, &failure);
-	if (r >= 0)
-		r = start_engine(node, &failure);
-	if (r >= 0)
-		r = start_registration(node, &failure);
+		r = start_rebuild(node, &failure);
 	if (r < 0)
-		fail(node, r == -EXDEV ? EXIT_TERMINAL : EXIT_FAILURE, "start", &failure);
+		fail(node, start_exit_code(r), "start", &failure);
 }
 
 /* Unreadable data costs the private images only, as users of the setting know it. */
@@ -330,6 +381,7 @@ struct node *node_free(struct node *node)
 	registration_free(node->registration);
 	if (node->credentials)
 		aws_credentials_watch(node->credentials, NULL, NULL);
+	rebuild_free(node->rebuild);
 	engine_free(node->engine);
 	ecs_client_free(node->client);
 	instance_lookup_free(node->lookup);

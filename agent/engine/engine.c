@@ -165,6 +165,7 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
 	engine->o = *options;
 	engine->log = (struct log_ctx){.field = "ECS_CLUSTER", .value = options->config->cluster};
 	engine->manifest_seq = -1;
+	engine->lost_wait_usec = MINUTE_USEC;
 	engine->port_cursor = options->config->dynamic_port_first - 1;
 	set_spec_options(engine);
 	if (options->availability_zone) {
@@ -221,6 +222,7 @@ struct engine *engine_free(struct engine *engine)
 	free(engine->tasks);
 	orphans_free(engine);
 	acknowledgements_free(engine);
+	lost_free(engine);
 	state_forget(engine->o.state, engine);
 	outbox_free(engine->outbox);
 	puller_free(engine->puller);
@@ -436,6 +438,7 @@ int engine_set_instance(struct engine *engine, const char *container_instance_ar
 		engine->availability_zone = zone;
 	}
 	metadata_configure(engine);
+	records_changed_all(engine);
 	for (size_t i = 0; i < engine->n_tasks; i++) {
 		engine->tasks[i]->documents_stale = true;
 		engine_changed(engine->tasks[i]);

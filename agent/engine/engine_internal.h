@@ -53,6 +53,7 @@ struct supervisor {
 	unsigned int tries;
 	uint64_t deadline_usec; /* of launching, monotonic */
 	unsigned int deaths;    /* before any of the task's containers ran */
+	bool keeps_no_records;  /* it is of an older version */
 };
 
 /* What is under way for a container; one thing at a time. */
@@ -120,6 +121,8 @@ struct engine_task {
 	bool dirty;           /* to be reconciled */
 	bool unsaved;         /* to be written */
 	bool documents_stale; /* to be sent to ecs-metadata */
+	bool record_stale;    /* the supervisor's record is not what the store has */
+	bool record_waits;    /* for the store's commit */
 	bool sockets_due;     /* ecs-metadata lacks its endpoint sockets */
 	bool sockets_asked;
 	bool execution_credentials_there; /* ecs-metadata had them at its hello */
@@ -171,6 +174,12 @@ struct engine {
 
 	int64_t manifest_seq;
 	char *manifest_id; /* current one, NULL once verified */
+
+	/* After a rebuild of the store. */
+	bool may_have_lost; /* tasks, of which a manifest will tell */
+	struct lost_task *lost;
+	sd_event_source *lost_timer;
+	uint64_t lost_wait_usec; /* for payloads that are on their way */
 };
 
 /* engine.c */
@@ -257,6 +266,19 @@ int events_refuse(struct engine *engine, const char *arn, const char *reason);
 /* persist.c */
 int persist_task(struct engine_task *et);
 int persist_read(struct engine *engine, struct err *err);
+/* Add what the store has of the task to a record. */
+int persist_to_record(const struct engine_task *et, struct json_object *record);
+
+/* records.c: what supervisors keep of their tasks. changed: something was written to the store;
+ * connected: the supervisor is ready for requests. */
+void records_changed(struct engine_task *et);
+void records_changed_all(struct engine *engine);
+void records_connected(struct engine_task *et);
+
+/* lost.c */
+int lost_read(struct engine *engine, struct err *err);
+void lost_check(struct engine *engine, const struct acs_manifest *manifest);
+void lost_free(struct engine *engine);
 
 /* orphans.c */
 void orphans_start(struct engine *engine);

@@ -1,6 +1,7 @@
 /*
  * TaskManifestMessage: which tasks ECS believes are here. Those that it does not name and that
- * still are to run become stop candidates, and stop once ECS has verified that.
+ * still are to run become stop candidates, and stop once ECS has verified that. Tasks that it names
+ * and that are not here are lost.c's.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -78,6 +79,7 @@ void manifest_handle(struct acs_session *session, const struct acs_manifest *man
 	char *id;
 
 	(void)session;
+	lost_check(engine, manifest);
 	if (manifest->timeline <= engine->manifest_seq) {
 		log_debug(&engine->log, "manifest %s is older than what is known",
 		          manifest->message_id);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/engine/engine_internal.h"
+#include "agent/engine/record.h"
 #include "lib/json.h"
 #include "lib/loop.h"
 
@@ -27,10 +28,14 @@ static struct json_object *bindings_to_json(const struct container *c)
 	return array;
 }
 
-static int put_container(struct engine_task *et, const struct container *c)
+/* *ret borrows from c, et and *ret_bindings, which is owned by the caller. */
+static int container_row(const struct engine_task *et, const struct container *c,
+                         struct state_container *ret, struct json_object **ret_bindings)
 {
-	_cleanup_json_ struct json_object *bindings = bindings_to_json(c);
-	struct state_container row = {
+	struct json_object *bindings = bindings_to_json(c);
+
+	*ret_bindings = bindings;
+	*ret = (struct state_container){
 		.task_arn = et->task->arn,
 		.name = c->name,
 		.runtime_id = c->runtime_id,
@@ -52,16 +57,14 @@ static int put_container(struct engine_task *et, const struct container *c)
 		.started_usec = c->started_realtime_usec,
 		.finished_usec = c->finished_realtime_usec,
 	};
-
-	if (!row.bindings)
-		return -ENOMEM;
-	return state_put_container(et->engine->o.state, &row);
+	return ret->bindings ? 0 : -ENOMEM;
 }
 
-int persist_task(struct engine_task *et)
+static int task_row(const struct engine_task *et, struct state_task *ret)
 {
 	const struct task *task = et->task;
-	struct state_task row = {
+
+	*ret = (struct state_task){
 		.arn = task->arn,
 		.document = json_to_text(task->document, NULL),
 		.desired = task_status_to_string(task->desired),
@@ -78,13 +81,51 @@ int persist_task(struct engine_task *et)
 		.launched = et->launched,
 		.admitted = et->admitted,
 	};
+	return ret->document ? 0 : -ENOMEM;
+}
+
+int persist_task(struct engine_task *et)
+{
+	struct state *state = et->engine->o.state;
+	const struct task *task = et->task;
+	struct state_task row;
 	int r;
 
-	r = row.document ? state_put_task(et->engine->o.state, &row) : -ENOMEM;
-	for (size_t i = 0; i < task->n_containers && r >= 0; i++)
-		r = put_container(et, &task->containers[i]);
+	r = task_row(et, &row);
+	if (r >= 0)
+		r = state_put_task(state, &row);
+	for (size_t i = 0; i < task->n_containers && r >= 0; i++) {
+		_cleanup_json_ struct json_object *bindings = NULL;
+		struct state_container container;
+
+		r = container_row(et, &task->containers[i], &container, &bindings);
+		if (r >= 0)
+			r = state_put_container(state, &container);
+	}
 	if (r < 0)
 		log_err(&et->log, r, "write the task to the state");
+	else
+		records_changed(et);
+	return r;
+}
+
+int persist_to_record(const struct engine_task *et, struct json_object *record)
+{
+	const struct task *task = et->task;
+	struct state_task row;
+	int r;
+
+	r = task_row(et, &row);
+	if (r >= 0)
+		r = record_set_task(record, &row);
+	for (size_t i = 0; i < task->n_containers && r >= 0; i++) {
+		_cleanup_json_ struct json_object *bindings = NULL;
+		struct state_container container;
+
+		r = container_row(et, &task->containers[i], &container, &bindings);
+		if (r >= 0)
+			r = record_add_container(record, &container);
+	}
 	return r;
 }
 

@@ -45,6 +45,8 @@ int engine_recover(struct engine *engine, struct err *err)
 	if (r >= 0)
 		r = manifest_read(engine, err);
 	if (r >= 0)
+		r = lost_read(engine, err);
+	if (r >= 0)
 		r = outbox_read(engine->outbox, err);
 	if (r >= 0)
 		r = persist_read(engine, err);

@@ -51,6 +51,12 @@ static void again(struct engine_task *et, sd_event_time_handler_t fn)
 	(void)loop_add_timer(et->engine->loop, usec, usec / 10, fn, et, &et->supervisor.timer);
 }
 
+static void ready(struct engine_task *et)
+{
+	set_status(et, SUPERVISOR_READY);
+	records_connected(et); /* before anything is made that the record could tell of */
+}
+
 /* Events. */
 
 static void on_peer_event(struct peer *peer, struct ipc_message *msg, void *userdata)
@@ -109,7 +115,7 @@ static void on_ready(int r, struct ipc_message *msg, const struct err *err, void
 
 	(void)msg;
 	if (r == 0)
-		set_status(et, SUPERVISOR_READY);
+		ready(et);
 	else if (!answer_is_lost(et->supervisor.peer, r))
 		launch_failed(et, err);
 }
@@ -297,7 +303,7 @@ static void on_state(int r, struct ipc_message *msg, const struct err *err, void
 	struct engine_task *et = userdata;
 	struct json_object *containers = NULL;
 	struct err failure = {0};
-	bool ready = false;
+	bool is_ready = false;
 
 	if (r < 0) {
 		log_warning(&et->log, 0, "state of the supervisor: %s", err->text);
@@ -307,14 +313,14 @@ static void on_state(int r, struct ipc_message *msg, const struct err *err, void
 		}
 		return;
 	}
-	(void)json_get_bool(msg->body, "ready", &ready, NULL);
+	(void)json_get_bool(msg->body, "ready", &is_ready, NULL);
 	if (json_get_array(msg->body, "containers", &containers, NULL) == 0 &&
 	    merge_state(et, containers)) {
 		again(et, on_ask_again); /* how the start ends was told to an earlier connection */
 		return;
 	}
-	if (ready) {
-		set_status(et, SUPERVISOR_READY);
+	if (is_ready) {
+		ready(et);
 		return;
 	}
 	set_status(et, SUPERVISOR_LAUNCHING);

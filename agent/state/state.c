@@ -103,7 +103,7 @@ static int check_file(struct state *state, const char *name, int flags, struct e
 	if (fd < 0 && (errno == EACCES || errno == EPERM || errno == EISDIR || errno == ELOOP ||
 	               errno == ENXIO))
 		return err_text(err, -EBADMSG, "%s/%s is no file of ours to write: %s", state->dir,
-		                name, strerrordesc_np(errno));
+		                name, strerror(errno));
 	if (fd < 0)
 		return err_set(err, -errno, "open %s/%s", state->dir, name);
 	r = fstat(fd, &st) < 0 ? -errno : 0;

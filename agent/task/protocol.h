@@ -2,7 +2,9 @@
  * ecs-agent and ecs-task: the supervisor of one task. The first connection comes through the
  * launcher; ecs-task also listens at <run>/tasks/<task id>/control.sock (root:ecs-agent 0660, peer
  * checked) so that a restarted ecs-agent finds it again. The newest connection replaces the one
- * before. Requests ("seq" is repeated in the answer or error):
+ * before. Requests ("seq" is repeated in the answer or error). Either program may be of an older
+ * version than the other: a request that ecs-task does not know is answered with ENOSYS, and
+ * members that are not known are ignored but for those of "setup" and "create":
  *
  *  {"type":"setup","task":{
  *      "arn":"arn:aws:ecs:...","networkMode":"bridge"|"host"|"none",
@@ -53,8 +55,14 @@
  *      timeout counts. A container that is created and not started is removed at once (event
  *      exited without exitCode). -> {"type":"stopping"} at once; the event "exited" follows.
  *
+ *  {"type":"record","record":{...}}
+ *      What ecs-agent would need to know of this task if it lost its own state: kept as it is, in
+ *      memory, in place of the one before; at most TASK_RECORD_MAX bytes of JSON (-E2BIG). Never
+ *      credentials. -> {"type":"recorded"}
+ *
  *  {"type":"state"} -> {"type":"state","ready":bool,"containers":[{"name","id","status":"created"|
  *      "starting"|"running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime","cgroupId"}]}
+ *      with "record":true in the request also "record", if there is one.
  *  {"type":"sockets"} -> {"type":"sockets","containers":["app",...]} descriptors: the endpoint
  *      socket of each, in order, for an ecs-metadata that has lost its own.
  *  {"type":"end"}  all containers are stopped and their exits recorded by ecs-agent: removes
@@ -74,4 +82,5 @@
  */
 #pragma once
 
-#define TASK_SOCKET "control.sock"
+#define TASK_SOCKET     "control.sock"
+#define TASK_RECORD_MAX (1024 * 1024)

@@ -40,6 +40,7 @@ struct supervisor {
 	struct ipc_conn *conn; /* NULL: ecs-agent is not there */
 	struct container *containers;
 	size_t n_containers;
+	char *record; /* JSON text of "record"; NULL: none */
 	bool was_set_up;
 	bool stopping; /* SIGTERM */
 	bool ended;    /* leave the loop once the answer is sent */
@@ -372,7 +373,49 @@ static int on_stop(struct supervisor *s, struct json_object *request, struct ipc
 	return 0;
 }
 
-/* --- state, sockets --- */
+/* --- record, state, sockets --- */
+
+/* As text: it takes a fraction of what the parsed objects do. */
+static int on_record(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
+                     struct err *err)
+{
+	_cleanup_json_ struct json_object *answer = NULL;
+	struct json_object *record;
+	const char *text;
+	char *copy;
+	size_t len = 0;
+	int r;
+
+	(void)msg;
+	r = json_get_object(request, "record", &record, err);
+	if (r < 0)
+		return r == -ENOENT ? -EINVAL : r;
+	text = json_to_text(record, &len);
+	if (text && len > TASK_RECORD_MAX)
+		return err_text(err, -E2BIG, "the record has %zu bytes; at most %d are kept", len,
+		                TASK_RECORD_MAX);
+	copy = text ? strdup(text) : NULL;
+	if (!copy)
+		return err_oom(err);
+	free(s->record);
+	s->record = copy;
+	answer = ipc_message_new("recorded", request);
+	send_message(s, answer, NULL, 0);
+	return 0;
+}
+
+static int add_record(struct supervisor *s, struct json_object *request, struct json_object *answer)
+{
+	struct json_object *record = NULL;
+	bool wanted = false;
+	int r;
+
+	(void)json_get_bool(request, "record", &wanted, NULL);
+	if (!wanted || !s->record)
+		return 0;
+	r = json_parse_object(s->record, strlen(s->record), TASK_RECORD_MAX, &record, NULL);
+	return r < 0 ? r : json_add(answer, "record", record);
+}
 
 static struct json_object *container_state(const struct container *c)
 {
@@ -415,7 +458,8 @@ static int on_state(struct supervisor *s, struct json_object *request, struct ip
 	for (struct container *c = s->containers; c; c = c->next)
 		if (json_append(list, container_state(c)) < 0)
 			return err_oom(err);
-	if (json_add(answer, "containers", TAKE_PTR(list)) < 0)
+	if (json_add(answer, "containers", TAKE_PTR(list)) < 0 ||
+	    add_record(s, request, answer) < 0)
 		return err_oom(err);
 	send_message(s, answer, NULL, 0);
 	return 0;
@@ -497,9 +541,9 @@ static const struct {
 	int (*handle)(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
 	              struct err *err);
 } handlers[] = {
-	{"setup", false, on_setup}, {"create", true, on_create}, {"start", true, on_start},
-	{"stop", true, on_stop},    {"state", false, on_state},  {"sockets", false, on_sockets},
-	{"end", false, on_end},
+	{"setup", false, on_setup},   {"create", true, on_create}, {"start", true, on_start},
+	{"stop", true, on_stop},      {"state", false, on_state},  {"sockets", false, on_sockets},
+	{"record", false, on_record}, {"end", false, on_end},
 };
 
 static void handle_message(struct supervisor *s, struct ipc_message *msg)
@@ -859,6 +903,7 @@ static void done(struct supervisor *s)
 	fd_close(s->task.spool_fd);
 	task_spec_done(&s->task.spec);
 	policy_done(&s->task.policy);
+	free(s->record);
 	free(s->task.hierarchies);
 	free(s->task.hierarchies_text);
 	cgroup_root_free(s->task.cgroup_root);

@@ -77,7 +77,9 @@ class Connection:
         ancillary = []
         if fds:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        self.sock.sendmsg([struct.pack("<I", len(text)) + text], ancillary)
+        data = struct.pack("<I", len(text)) + text
+        sent = self.sock.sendmsg([data], ancillary)
+        self.sock.sendall(data[sent:])
 
     def receive(self):
         while True:

@@ -1052,6 +1052,20 @@ def test_sigterm_stops_all_and_keeps_the_exits(host, task):
     assert json.loads((host.run / "tasks" / task.id / "exit-app.json").read_text())["exitCode"] == 5
 
 
+def test_the_record_of_a_task_is_given_back_when_asked_for(task):
+    assert "record" not in task.call("state", record=True)
+    record = {"task": {"arn": "a", "n": 2**62, "umlaut": "ä\n"}, "containers": [{}, None, 1.5]}
+    task.call("record", record={"old": True})
+    task.call("record", record=record)
+    assert task.call("state", record=True)["record"] == record
+    assert "record" not in task.call("state")
+    with pytest.raises(RequestError, match="1048576"):
+        task.call("record", record={"text": "x" * 1048576})
+    with pytest.raises(RequestError, match="record"):
+        task.call("record")
+    assert task.call("state", record=True)["record"] == record
+
+
 def test_host_ports_are_held_until_the_end(host):
     task = Task(host, network="bridge")
     task.create(["/bin/true"])

@@ -1,7 +1,13 @@
 """The agent's state on a whole node: damaged, of another cluster, of a newer agent."""
 
+import contextlib
+import json
+import os
+import signal
 import sqlite3
+import urllib.request
 
+import pytest
 from controlplane.client import wait_for
 from harness.taskdef import container, task
 
@@ -21,21 +27,124 @@ def wait_exit(node):
     return process.wait(timeout=20)
 
 
-def test_a_damaged_state_is_set_aside_and_its_tasks_are_removed(node, busybox):
+def zeros(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def truncated(path):
+    with open(path, "r+b") as file:
+        file.truncate(4096 + 77)
+
+
+def garbage(path):
+    """Every page but the first, which says what tables there are."""
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + os.urandom(len(data) - 4096))
+
+
+def deleted(path):
+    path.unlink()
+
+
+def a_directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+def somebody_elses(path):
+    os.chown(path, 0, 0)
+    path.chmod(0o400)
+
+
+def read_only(path):
+    path.chmod(0o400)
+
+
+def lose_state(node, damage):
+    """With the agent away: its log is merged, then the database is damaged."""
+    with sqlite3.connect(database(node)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    damage(database(node))
+
+
+COUNT = "i=0; trap 'exit 42' TERM; while :; do i=$((i+1)); echo tick $i; usleep 50000; done"
+
+
+@pytest.mark.parametrize(
+    "damage", [zeros, truncated, garbage, deleted, a_directory, somebody_elses, read_only], ids=lambda f: f.__name__
+)
+def test_running_tasks_outlive_a_damaged_state(node, busybox, damage):
+    """Bridge and host network, a published port, a role, logs: the state is lost, nothing else."""
+    serve = "trap 'exit 42' TERM; echo hi >/tmp/i; httpd -f -p 80 -h /tmp & while :; do wait; done"
+    arns = {
+        "web": node.standin.run_task(
+            task(container(busybox, serve, portMappings=[{"containerPort": 80, "hostPort": 0}]))
+        ),
+        "host": node.standin.run_task(task(container(busybox, COUNT), network_mode="host")),
+        "short": node.standin.run_task(task(container(busybox, "trap 'exit 7' USR1; while :; do usleep 50000; done"))),
+    }  # fmt: skip
+    for arn in arns.values():
+        node.standin.wait_task(arn, "RUNNING")
+    port = node.standin.task(arns["web"])["containers"][0]["networkBindings"][0]["hostPort"]
+    instance = node.standin.instance()["arn"]
+    supervisors = {arn: node.supervisor_pid(arn) for arn in arns.values()}
+    wait_for(lambda: saved(node, "container-instance-arn"), 10, "the registration is not saved")
+
+    node.kill("agent")
+    # It exits while nobody knows of it.
+    for pid in node.task_processes(arns["short"]) - {supervisors[arns["short"]]}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
+    lose_state(node, damage)
+    node.start_daemon("agent")
+
+    assert node.standin.wait_task(arns["short"], "STOPPED")["containers"][0]["exitCode"] == 7
+    node.wait_connected()
+    assert node.standin.instance()["arn"] == instance
+    assert len(node.standin.state()["instances"]) == 1
+    if damage is not read_only:  # which is simply made writable again
+        assert damage is deleted or list(database(node).parent.glob("agent.db.damaged-*"))
+    for name in ("web", "host"):
+        assert node.supervisor_pid(arns[name]) == supervisors[arns[name]]
+        assert node.standin.task(arns[name])["lastStatus"] == "RUNNING"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/i", timeout=5) as response:
+        assert response.read() == b"hi\n"
+
+    for name in ("web", "host"):
+        node.standin.stop_task(arns[name])
+        assert node.standin.wait_task(arns[name], "STOPPED")["containers"][0]["exitCode"] == 42
+    node.wait_clean(60)
+    wait_for(lambda: [m for m in node.logs("g") if m.startswith("tick ")], 30, "no line arrived")
+    numbers = [int(line.split()[1]) for line in node.logs("g") if line.startswith("tick ")]
+    assert sorted(set(numbers)) == list(range(1, max(numbers) + 1)), "a line is missing"
+
+
+OTHER = "i-0fedcba9876543210"
+
+
+def become(node, instance_id):
+    """The host is another EC2 instance from now on."""
+    document = {
+        "accountId": "111122223333", "architecture": "x86_64", "availabilityZone": "us-west-2a",
+        "imageId": "ami-0123456789abcdef0", "instanceId": instance_id, "instanceType": "m5.large",
+        "privateIp": "10.0.0.11", "region": node.standin.region, "version": "2017-09-30",
+    }  # fmt: skip
+    node.standin.set_imds("meta-data/instance-id", instance_id)
+    node.standin.set_imds("dynamic/instance-identity/document", json.dumps(document))
+
+
+def test_a_supervisor_that_knows_nothing_is_removed_with_its_task(node, busybox):
+    """A record of another instance."""
     arn = node.standin.run_task(task(container(busybox, "trap 'exit 0' TERM; sleep 1000 & wait")))
     node.standin.wait_task(arn, "RUNNING")
-    supervisor = node.supervisor_pid(arn)
-    assert supervisor
-    node.kill("agent")
-    database(node).write_bytes(b"this is no database" * 1000)
-    for suffix in ("-wal", "-shm"):
-        database(node).with_name("agent.db" + suffix).unlink(missing_ok=True)
-
+    assert node.supervisor_pid(arn)
+    node.kill("agent", 15)
+    lose_state(node, deleted)
+    become(node, OTHER)
     node.start_daemon("agent")
     wait_for(lambda: node.supervisor_pid(arn) is None, 60, "the supervisor of a lost task goes on")
     node.wait_clean(60)
-    assert list(database(node).parent.glob("agent.db.damaged-*"))
-    wait_for(lambda: saved(node, "container-instance-arn"), 30, "the node does not register anew")
 
 
 def test_a_state_of_another_cluster_ends_the_agent_for_good_and_leaves_tasks(node, busybox):
@@ -57,17 +166,46 @@ def test_a_state_of_another_cluster_ends_the_agent_for_good_and_leaves_tasks(nod
     node.standin.wait_task(arn, "STOPPED")
 
 
-def test_a_state_of_a_newer_agent_is_refused_and_kept(node):
-    node.kill("agent", 15)
+def change(node, *statements):
     with sqlite3.connect(database(node)) as db:
-        db.execute("PRAGMA user_version=99")
+        for statement in statements:
+            db.execute(statement)
     db.close()
+
+
+def test_a_state_of_a_newer_agent_that_changed_the_schema_is_refused_and_kept(node):
+    node.kill("agent", 15)
+    change(node, "PRAGMA user_version=99", "UPDATE instance SET value='99' WHERE key='schema-compatible'")
     node.start_daemon("agent")
     assert wait_exit(node) == 5
     with sqlite3.connect(database(node)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
         assert db.execute("SELECT value FROM instance WHERE key='cluster'").fetchone()
     db.close()
+
+
+def test_a_state_of_a_newer_agent_that_only_added_is_used_and_keeps_the_additions(node, busybox):
+    arn = node.standin.run_task(task(container(busybox, "trap 'exit 42' TERM; while :; do usleep 50000; done")))
+    node.standin.wait_task(arn, "RUNNING")
+    supervisor = node.supervisor_pid(arn)
+    node.kill("agent", 15)
+    change(
+        node, "ALTER TABLE tasks ADD COLUMN colour TEXT NOT NULL DEFAULT 'none'",
+        "ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0",
+        "UPDATE tasks SET colour='blue'", "UPDATE containers SET restarts=3", "PRAGMA user_version=3",
+    )  # fmt: skip
+    node.start_daemon("agent")
+    node.wait_connected()
+    second = node.standin.run_task(task(container(busybox, "exit 3")))
+    assert node.standin.wait_task(second, "STOPPED")["containers"][0]["exitCode"] == 3
+    node.standin.stop_task(arn)
+    assert node.standin.wait_task(arn, "STOPPED")["containers"][0]["exitCode"] == 42
+    assert supervisor
+    with sqlite3.connect(f"file:{database(node)}?mode=ro", uri=True) as db:
+        found = dict(db.execute("SELECT arn, colour FROM tasks"))
+        assert found == {arn: "blue", second: "none"}
+        assert db.execute("SELECT restarts FROM containers WHERE task_arn=?", (arn,)).fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_records_go_after_the_cleanup_time_and_hold_no_secret(busybox):

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/engine/rebuild.h"
 #include "lib/fd.h"
 #include "lib/ipc_event.h"
 #include "lib/json.h"
@@ -36,6 +37,7 @@ struct fake_task {
 	struct fake_container containers[CONTAINERS_MAX];
 	size_t n_containers;
 	struct ipc_event *conn; /* the newest */
+	struct json_object *record;
 	int listen_fd;
 	sd_event_source *listening;
 };
@@ -67,8 +69,10 @@ struct world_private {
 	size_t n_metadata_tasks;
 	bool metadata_host;
 	int next_port;
+	struct rebuild *rebuild;
 };
 
+static void turn(struct world *world, uint64_t usec);
 static void note(struct world *world, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void note(struct world *world, const char *fmt, ...)
 {
@@ -233,7 +237,24 @@ static void on_state(struct fake_peer *peer, struct json_object *request)
 		json_append(array, entry);
 	}
 	json_add(body, "containers", array);
+	if (json_get(request, "record") && peer->task->record)
+		json_add(body, "record", json_object_get(peer->task->record));
 	answer(peer, body, NULL, 0);
+}
+
+static void on_record(struct fake_peer *peer, struct json_object *request)
+{
+	const struct err unknown = {.text = "unknown request \"record\""};
+
+	note(peer->world, "record:%s", peer->task->id);
+	if (peer->world->keep_no_records) {
+		assert_int_equal(ipc_event_send_error(peer->conn, request, -ENOSYS, &unknown), 0);
+		return;
+	}
+	json_object_put(peer->task->record);
+	peer->task->record = json_object_get(json_get(request, "record"));
+	assert_non_null(peer->task->record);
+	ok(peer, request, "recorded");
 }
 
 static void on_sockets(struct fake_peer *peer, struct json_object *request)
@@ -290,6 +311,8 @@ static void on_task_message(struct fake_peer *peer, struct ipc_message *msg, con
 		on_sockets(peer, msg->body);
 	else if (strcmp(type, "end") == 0)
 		on_end_request(peer, msg->body);
+	else if (strcmp(type, "record") == 0)
+		on_record(peer, msg->body);
 	else
 		fail_msg("ecs-task was asked for '%s'", type);
 }
@@ -689,6 +712,33 @@ static void set_config(struct config *config)
 	};
 }
 
+static void on_rebuilt(int r, const struct err *err, void *userdata)
+{
+	struct world *world = userdata;
+
+	if (r < 0)
+		fail_msg("%s", err->text);
+	note(world, "rebuilt:%zu", rebuild_count(world->private->rebuild));
+	world->private->rebuild = rebuild_free(world->private->rebuild);
+}
+
+static void rebuild(struct world *world)
+{
+	const struct rebuild_options options = {
+		.loop = world->loop,
+		.state = world->state,
+		.runtime_dir = world->dir,
+		.cluster = "blue",
+		.instance_id = world->instance_id,
+	};
+	struct err err = {0};
+
+	if (rebuild_start(&options, on_rebuilt, world, &world->private->rebuild, &err) < 0)
+		fail_msg("%s", err.text);
+	while (world->private->rebuild)
+		turn(world, DEADLINE_USEC);
+}
+
 void world_start_engine(struct world *world)
 {
 	const struct engine_options options = {
@@ -708,11 +758,28 @@ void world_start_engine(struct world *world)
 			fail_msg("%s", err.text);
 	}
 	((struct engine_options *)(uintptr_t)&options)->state = world->state;
+	if (state_is_incomplete(world->state))
+		rebuild(world);
 	if (engine_new(&options, &world->engine, &err) < 0 ||
 	    engine_recover(world->engine, &err) < 0)
 		fail_msg("%s", err.text);
 	/* Any pointer will do: the session's functions are above. */
 	engine_set_session(world->engine, (struct acs_session *)(uintptr_t)world);
+}
+
+void world_lose_state(struct world *world)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/data/agent.db", world->dir);
+	assert_int_equal(truncate(path, 0), 0);
+	snprintf(path, sizeof(path), "%s/data/agent.db-wal", world->dir);
+	(void)unlink(path);
+}
+
+struct json_object *world_record(struct world *world, const char *id)
+{
+	return find_task(world, id)->record;
 }
 
 void world_stop_engine(struct world *world)
@@ -746,6 +813,10 @@ int world_setup(void **state)
 	world->private->metadata_fd = listen_at(world, "metadata/control.sock", on_metadata_accept,
 	                                        &world->private->metadata);
 	world_start_engine(world);
+	/* What the node's registration writes. */
+	assert_int_equal(state_set(world->state, "cluster", "blue"), 0);
+	assert_int_equal(state_set(world->state, "container-instance-arn", WORLD_INSTANCE), 0);
+	assert_int_equal(state_set(world->state, "ec2-instance-id", "i-1"), 0);
 	*state = world;
 	return 0;
 }
@@ -763,6 +834,7 @@ int world_teardown(void **state)
 	}
 	for (size_t i = 0; i < p->n_tasks; i++) {
 		task_stop_listening(p->tasks[i]);
+		json_object_put(p->tasks[i]->record);
 		free(p->tasks[i]);
 	}
 	sd_event_source_disable_unref(p->launcher);

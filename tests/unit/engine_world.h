@@ -11,7 +11,8 @@
 #include "agent/engine/engine.h"
 #include "agent/engine/task.h"
 
-#define WORLD_ARN "arn:aws:ecs:us-west-2:111122223333:task/blue/"
+#define WORLD_ARN      "arn:aws:ecs:us-west-2:111122223333:task/blue/"
+#define WORLD_INSTANCE "arn:aws:ecs:us-west-2:111122223333:container-instance/blue/1"
 
 struct world {
 	char dir[64];
@@ -23,13 +24,15 @@ struct world {
 	char journal[64 * 1024];
 
 	/* What goes wrong; NULL or 0: nothing. */
-	const char *pull_error; /* name of the error, for every pull */
-	bool image_is_local;    /* "inspect" finds every image */
-	int start_exit_code;    /* "start" fails with it */
-	bool start_is_silent;   /* no answer to "start" */
-	bool stop_is_silent;    /* "stop" is answered, "exited" does not follow */
-	bool hold_host;         /* no answer to "host" until world_release_host() */
-	bool hold_pulls;        /* no answer to pulls until world_release_pulls() */
+	const char *pull_error;  /* name of the error, for every pull */
+	bool image_is_local;     /* "inspect" finds every image */
+	int start_exit_code;     /* "start" fails with it */
+	bool start_is_silent;    /* no answer to "start" */
+	bool keep_no_records;    /* ecs-task is of a version without "record" */
+	const char *instance_id; /* of EC2, for a rebuild */
+	bool stop_is_silent;     /* "stop" is answered, "exited" does not follow */
+	bool hold_host;          /* no answer to "host" until world_release_host() */
+	bool hold_pulls;         /* no answer to pulls until world_release_pulls() */
 };
 
 int world_setup(void **state);
@@ -67,6 +70,11 @@ void world_restart_metadata(struct world *world);
 /* The agent ends, and another begins on the same state; the others notice a broken connection. */
 void world_stop_engine(struct world *world);
 void world_start_engine(struct world *world);
+
+/* Between the two: nothing is left of the store. */
+void world_lose_state(struct world *world);
+/* What the supervisor of the task was given to keep; borrowed, NULL if nothing. */
+struct json_object *world_record(struct world *world, const char *id);
 
 /* The events in the store, oldest first. Owned by the caller. */
 struct json_object *world_events(struct world *world);

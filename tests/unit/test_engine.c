@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/engine/engine_internal.h"
 #include "lib/json.h"
 #include "tests/unit/engine_world.h"
 
@@ -615,14 +616,16 @@ static void test_no_secret_is_in_the_store(void **state)
 static void test_restarted_metadata_gets_everything_again(void **state)
 {
 	struct world *world = *state;
+	unsigned int sockets;
 
 	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
 	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
 	world_settle(world);
 	assert_int_equal(world_count(world, "complete"), 1);
+	sockets = world_count(world, "sockets"); /* its first hello may come after the launch */
 	world_restart_metadata(world);
 	world_wait_word(world, "complete", 2);
-	assert_int_equal(world_count(world, "sockets"), 1);
+	assert_int_equal(world_count(world, "sockets"), sockets + 1);
 	assert_int_equal(world_count(world, "serve:app"), 2);
 	assert_int_equal(world_count(world, "serve-host"), 2);
 	assert_int_equal(world_count(world, "put-credentials:c-1"), 2);
@@ -702,22 +705,210 @@ static void test_old_manifest_is_ignored_also_after_a_restart(void **state)
 	assert_int_equal(world_count(world, "candidate:t1"), 0);
 }
 
-static void test_task_unknown_to_the_state_is_stopped_and_ended(void **state)
+static char *saved(struct world *world, const char *key)
+{
+	char *text = NULL;
+
+	assert_int_equal(state_get(world->state, key, &text, NULL), 0);
+	return text;
+}
+
+static void lose_state_and_restart(struct world *world)
+{
+	world_settle(world);
+	world_stop_engine(world);
+	world_lose_state(world);
+	world_start_engine(world);
+}
+
+static void test_lost_state_is_rebuilt_from_the_supervisors(void **state)
 {
 	struct world *world = *state;
-	char path[256];
+	_cleanup_json_ struct json_object *events = NULL;
+	_cleanup_free_ char *before = NULL, *instance = NULL, *address = NULL;
+	const struct container *app;
+
+	run_one(world, "t1");
+	run_one(world, "t2");
+	app = &world_find(world, "t1")->containers[0];
+	before = strdup(app->endpoint_id);
+	address = strdup(app->address);
+	lose_state_and_restart(world);
+	assert_int_equal(world_count(world, "rebuilt:2"), 1);
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_wait_known(world, "t2", TASK_STATUS_RUNNING);
+	world_settle(world);
+
+	app = &world_find(world, "t1")->containers[0];
+	assert_string_equal(app->endpoint_id, before);
+	assert_string_equal(app->address, address);
+	instance = saved(world, "container-instance-arn");
+	assert_string_equal(instance, WORLD_INSTANCE);
+	assert_int_equal(world_count(world, "stop:app"), 0);
+	assert_int_equal(world_count(world, "start:app"), 2);
+	assert_int_equal(world_count(world, "launch:t1"), 1);
+	events = world_events(world);
+	assert_string_equal(json_text(last_event(events), "status"), "RUNNING");
+
+	world_exit(world, "t1", "app", 7, false);
+	world_wait_word(world, "end:t1", 1);
+	json_object_put(events);
+	events = world_events(world);
+	assert_int_equal(exit_code(container_of(last_event(events), "app")), 7);
+}
+
+static void test_exit_while_the_state_was_lost_is_reported(void **state)
+{
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
 
 	run_one(world, "t1");
 	world_settle(world);
 	world_stop_engine(world);
-	snprintf(path, sizeof(path), "%s/data/agent.db", world->dir);
-	assert_int_equal(truncate(path, 0), 0);
-	snprintf(path, sizeof(path), "%s/data/agent.db-wal", world->dir);
-	(void)unlink(path);
+	world_exit(world, "t1", "app", 9, false);
+	world_lose_state(world);
 	world_start_engine(world);
+	world_wait_word(world, "end:t1", 1);
+	events = world_events(world);
+	assert_string_equal(json_text(last_event(events), "status"), "STOPPED");
+	assert_int_equal(exit_code(container_of(last_event(events), "app")), 9);
+}
+
+/* A record may be taken at any step of a start; the reconciler goes on from there. */
+static void test_task_that_was_being_started_when_the_state_was_lost_goes_on(void **state)
+{
+	struct world *world = *state;
+
+	world->start_is_silent = true;
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), NULL));
+	world_wait_word(world, "start:app", 1);
+	world_settle(world);
+	world->start_is_silent = false;
+	lose_state_and_restart(world);
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "launch:t1"), 1);
+}
+
+static void test_rebuild_that_was_interrupted_begins_again(void **state)
+{
+	struct world *world = *state;
+	struct err err = {0};
+	char path[128];
+
+	run_one(world, "t1");
+	world_settle(world);
+	world_stop_engine(world);
+	world_lose_state(world);
+	snprintf(path, sizeof(path), "%s/data", world->dir);
+	assert_int_equal(state_open(path, world->loop, &world->state, &err), 0);
+	world->state = state_close(world->state); /* begun anew, and the program ends */
+	world_start_engine(world);
+	assert_int_equal(world_count(world, "rebuilt:1"), 1);
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "stop:app"), 0);
+}
+
+static void stops_it(struct world *world)
+{
+	lose_state_and_restart(world);
+	assert_int_equal(world_count(world, "rebuilt:0"), 2); /* also at the very first start */
 	world_wait_word(world, "reap:t1", 1);
 	assert_true(world_is_before(world, "stop:app", "end:t1"));
 	assert_true(world_is_before(world, "end:t1", "reap:t1"));
+}
+
+static void test_task_without_a_record_is_stopped_and_ended(void **state)
+{
+	struct world *world = *state;
+
+	world->keep_no_records = true;
+	run_one(world, "t1");
+	stops_it(world);
+	assert_int_equal(world_count(world, "record:t1"), 1); /* and is not asked again */
+}
+
+static void test_record_of_another_instance_is_not_used(void **state)
+{
+	struct world *world = *state;
+
+	run_one(world, "t1");
+	world->instance_id = "i-2";
+	stops_it(world);
+}
+
+static void test_record_of_another_cluster_is_not_used(void **state)
+{
+	struct world *world = *state;
+
+	assert_int_equal(state_set(world->state, "cluster", "green"), 0);
+	run_one(world, "t1");
+	stops_it(world);
+}
+
+static void test_record_that_makes_no_sense_is_not_used(void **state)
+{
+	struct world *world = *state;
+
+	run_one(world, "t1");
+	world_settle(world);
+	json_object_object_del(json_get(world_record(world, "t1"), "task"), "document");
+	stops_it(world);
+}
+
+static void test_record_holds_no_secret(void **state)
+{
+	struct world *world = *state;
+	const char *text;
+
+	world_payload(world, "m-1", 1,
+	              world_task("t1", world_container("app", NULL),
+	                         ",\"roleCredentials\":{\"credentialsId\":\"c-1\","
+	                         "\"accessKeyId\":\"AKIACANARY\","
+	                         "\"secretAccessKey\":\"SECRETCANARY\","
+	                         "\"sessionToken\":\"TOKENCANARY\",\"roleArn\":\"r\","
+	                         "\"expiration\":\"2030-01-01T00:00:00Z\"}"));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_settle(world);
+	text = json_to_text(world_record(world, "t1"), NULL);
+	assert_non_null(text);
+	assert_non_null(strstr(text, "c-1"));
+	assert_null(strstr(text, "CANARY"));
+}
+
+static void test_task_that_was_lost_before_it_had_a_supervisor_is_reported_stopped(void **state)
+{
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
+	_cleanup_free_ char *flag = NULL;
+	unsigned int n;
+
+	run_one(world, "t1");
+	lose_state_and_restart(world);
+	world->engine->lost_wait_usec = 300 * 1000;
+	manifest(world, "m-9", 9, WORLD_ARN "t7");
+	/* Its payload was not acknowledged, and comes again. */
+	world_payload(world, "m-10", 10, world_task("t7", world_container("app", NULL), NULL));
+	world_wait_known(world, "t7", TASK_STATUS_RUNNING);
+	manifest(world, "m-11", 11, WORLD_ARN "t8");
+	for (n = 0; n < 500 && world->engine->may_have_lost; n++)
+		(void)sd_event_run(world->loop, 10 * 1000);
+	world_settle(world);
+	events = world_events(world);
+	assert_string_equal(json_text(last_event(events), "task"), WORLD_ARN "t8");
+	assert_string_equal(json_text(last_event(events), "status"), "STOPPED");
+	assert_non_null(strstr(json_text(last_event(events), "reason"), "lost"));
+	assert_int_equal(world_find(world, "t7")->known, TASK_STATUS_RUNNING);
+	flag = saved(world, "tasks-may-be-lost");
+	assert_null(flag);
+
+	/* Once is enough: what the next manifest names comes by a payload. */
+	n = (unsigned int)json_object_array_length(events);
+	manifest(world, "m-12", 12, WORLD_ARN "t9");
+	assert_null(world->engine->lost_timer);
+	world_settle(world);
+	json_object_put(events);
+	events = world_events(world);
+	assert_int_equal(json_object_array_length(events), n);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
@@ -762,7 +953,16 @@ int main(void)
 		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
 		TEST(test_task_that_the_manifest_lacks_stops_once_verified),
 		TEST(test_old_manifest_is_ignored_also_after_a_restart),
-		TEST(test_task_unknown_to_the_state_is_stopped_and_ended),
+		TEST(test_lost_state_is_rebuilt_from_the_supervisors),
+		TEST(test_exit_while_the_state_was_lost_is_reported),
+		TEST(test_task_that_was_being_started_when_the_state_was_lost_goes_on),
+		TEST(test_rebuild_that_was_interrupted_begins_again),
+		TEST(test_task_without_a_record_is_stopped_and_ended),
+		TEST(test_record_of_another_instance_is_not_used),
+		TEST(test_record_of_another_cluster_is_not_used),
+		TEST(test_record_that_makes_no_sense_is_not_used),
+		TEST(test_record_holds_no_secret),
+		TEST(test_task_that_was_lost_before_it_had_a_supervisor_is_reported_stopped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
