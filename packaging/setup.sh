@@ -11,7 +11,7 @@ ECS_RPM_PACKAGES="rpm"
 ECS_STANDIN_PACKAGES="python3 python3-aiohttp python3-botocore python3-cryptography docker-registry
 	skopeo iproute2 nftables util-linux"
 ECS_TEST_PACKAGES="python3-pytest python3-boto3 awscli umoci mmdebstrap clang-format libarchive-tools
-	zstd attr acl libcap2-bin procps curl strace"
+	zstd attr acl libcap2-bin procps curl strace mandoc zsh"
 
 # Debian's Python: pip and pyenv versions lack its modules.
 ECS_PYTHON=/usr/bin/python3
@@ -102,6 +102,11 @@ ecs_build() {
 		tail -60 "$build.make.log" >&2
 		return 1
 	}
+}
+
+# ecs_version TOP: the version of this tree.
+ecs_version() {
+	sed -n 's/^AC_INIT(\[ecs-agent\], \[\(.*\)\])$/\1/p' "$1/configure.ac" | grep .
 }
 
 # ecs_tarball SOURCE VERSION DIR: the tarball that "make dist" makes of a copy by ecs_source, as

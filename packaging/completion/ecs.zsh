@@ -2,14 +2,14 @@
 # Completion for zsh. Options and commands are read from --help, so that they are those of the
 # program that is installed.
 
-local -a options commands
+local -a flags verbs
 local line
 
 for line in "${(@f)$($words[1] --help 2>/dev/null)}"; do
 	if [[ $line =~ '^  (--[a-z-]+)( [A-Z]+)? +(.*)$' ]]; then
-		options+=("${match[1]}:${match[3]}")
+		flags+=("${match[1]}:${match[3]}")
 	elif [[ $line =~ '^  ([a-z]+)( [A-Z]+)? +(.*)$' ]]; then
-		commands+=("${match[1]}:${match[3]}")
+		verbs+=("${match[1]}:${match[3]}")
 	fi
 done
 
@@ -18,9 +18,9 @@ case $words[CURRENT-1] in
 --state-dir | --runtime-dir) _files -/ ;;
 *)
 	if [[ $words[CURRENT] == -* ]]; then
-		_describe option options
-	elif ((${#commands})); then
-		_describe command commands
+		_describe option flags
+	elif ((${#verbs})); then
+		_describe command verbs
 	fi
 	;;
 esac
