@@ -71,7 +71,10 @@ static int set_capabilities(uint64_t keep, struct err *err)
 
 	for (int i = 0; i < 2; i++)
 		data[i].permitted = data[i].effective = (uint32_t)(keep >> (32 * i));
-	if (capset(&header, data) < 0)
+	if (capget(&header, now) < 0)
+		return err_set(err, -errno, "read capabilities");
+	/* Where a service manager has done it already, its filter may forbid to try. */
+	if (memcmp(now, data, sizeof(now)) != 0 && capset(&header, data) < 0)
 		return err_set(err, -errno,
 		               "set capabilities (this program needs to be started with them)");
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
