@@ -8,13 +8,14 @@
  *
  * Paths are relative to the root: "ecstasks-<task id>", "ecstasks-<task id>/supervisor",
  * "ecstasks-<task id>/<container>". The kernel keeps the state: a cgroup that exists can be opened
- * again after any restart. libc only.
+ * again after any restart, and one that somebody else has removed reads as -ENOENT. libc only.
  *
  * Source: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -27,7 +28,8 @@ struct cgroup;
 /* parent: "ecs" by default, or names joined by '/' below a service's own cgroup. mount: NULL for
  * /sys/fs/cgroup. Creates the root's directories if missing and, on v2, delegates cpu, memory, pids
  * and (where there is one) io to it. The root must outlive its cgroups.
- * -EOPNOTSUPP when memory, cpu or pids is not to be had (err names it); -EINVAL: parent. */
+ * -EOPNOTSUPP when memory, cpu or pids is not to be had (err names it); -EBUSY when processes live
+ * in the parent itself; -EINVAL: parent. */
 int cgroup_root_open(const char *mount, const char *parent, struct cgroup_root **ret,
                      struct err *err);
 struct cgroup_root *cgroup_root_free(struct cgroup_root *root);
@@ -91,11 +93,12 @@ int cgroup_set_devices(struct cgroup *cgroup, bool all, const struct cgroup_devi
  * memory.oom_control oom_kill. */
 int cgroup_oom_kills(const struct cgroup *cgroup, uint64_t *ret);
 
-/* Is any process in it or below. */
+/* Is any process in it or below. A removed one has none. */
 int cgroup_is_populated(const struct cgroup *cgroup, bool *ret);
 
-/* SIGKILL everything in it and below: cgroup.kill, or freeze-kill-thaw with repeats on v1. Returns
- * when nothing is left, or -ETIMEDOUT after two seconds (unkillable processes remain). */
+/* SIGKILL everything in it and below, frozen or not: cgroup.kill, or freeze-kill-thaw with repeats
+ * on v1. Returns when nothing is left, or -ETIMEDOUT after two seconds (unkillable processes
+ * remain). */
 int cgroup_kill(struct cgroup *cgroup, struct err *err);
 
 /* Remove path and everything below it; processes must be gone (-EBUSY). Missing is no error. */

@@ -8,6 +8,7 @@
 #include "cgroups/hierarchy.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/bpf.h>
 #include <stdio.h>
@@ -67,8 +68,9 @@ void device_rule_to_string(const struct cgroup_device *device, char *buf, size_t
 	snprintf(buf + used, n - used, "%s", device->access);
 }
 
-static int allow_v1(const struct cgroup *cgroup, const struct hierarchy *h,
-                    const struct cgroup_device *devices, size_t n, struct err *err)
+/* One rule a write, as the kernel wants it; the file stays open meanwhile. */
+static int allow_v1(int fd, const struct cgroup *cgroup, const struct cgroup_device *devices,
+                    size_t n, struct err *err)
 {
 	for (size_t i = 0; i < n; i++) {
 		/* 'a' with numbers would mean every device there: two lines say what was meant. */
@@ -78,13 +80,12 @@ static int allow_v1(const struct cgroup *cgroup, const struct hierarchy *h,
 		for (size_t k = 0; k < sizeof(types) && types[k]; k++) {
 			struct cgroup_device device = devices[i];
 			char text[64];
-			int r;
 
 			device.type = types[k];
 			device_rule_to_string(&device, text, sizeof(text));
-			r = hierarchy_write(h, cgroup->path, "devices.allow", text, err);
-			if (r < 0)
-				return r;
+			if (write(fd, text, strlen(text)) < 0)
+				return err_set(err, -errno, "allow device \"%s\" in cgroup %s",
+				               text, cgroup->path);
 		}
 	}
 	return 0;
@@ -93,6 +94,7 @@ static int allow_v1(const struct cgroup *cgroup, const struct hierarchy *h,
 static int set_devices_v1(const struct cgroup *cgroup, bool all,
                           const struct cgroup_device *devices, size_t n, struct err *err)
 {
+	_cleanup_close_ int fd = -EBADF;
 	const struct hierarchy *h;
 	int r;
 
@@ -102,11 +104,13 @@ static int set_devices_v1(const struct cgroup *cgroup, bool all,
 	if (all)
 		return hierarchy_write(h, cgroup->path, "devices.allow", "a", err);
 	r = hierarchy_write(h, cgroup->path, "devices.deny", "a", err);
-	if (r == 0)
-		r = allow_v1(cgroup, h, cgroup_default_devices, cgroup_n_default_devices, err);
-	if (r == 0)
-		r = allow_v1(cgroup, h, devices, n, err);
-	return r;
+	if (r < 0)
+		return r;
+	fd = hierarchy_open(h, cgroup->path, "devices.allow", O_WRONLY);
+	if (fd < 0)
+		return err_set(err, fd, "open devices.allow of %s/%s", h->path, cgroup->path);
+	r = allow_v1(fd, cgroup, cgroup_default_devices, cgroup_n_default_devices, err);
+	return r < 0 ? r : allow_v1(fd, cgroup, devices, n, err);
 }
 
 #define INSN(c, d, s, o, i)                                                                        \

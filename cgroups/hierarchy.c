@@ -15,7 +15,8 @@
 #include "lib/fd.h"
 #include "lib/parse.h"
 
-#define DEPTH_MAX 32 /* of cgroups that a container has made below its own */
+#define DEPTH_MAX 32        /* of cgroups that a container has made below its own */
+#define TEXT_MAX  (1 << 20) /* of a file with a line for each device */
 
 DEFINE_CLEANUP(DIR *, closedir)
 
@@ -49,6 +50,15 @@ int hierarchy_read(const struct hierarchy *h, const char *path, const char *file
 		return (int)k;
 	buf[k] = '\0';
 	return 0;
+}
+
+int hierarchy_read_text(const struct hierarchy *h, const char *path, const char *file, char **ret)
+{
+	char name[PATH_MAX];
+	int r;
+
+	r = path_join(name, sizeof(name), path, file);
+	return r < 0 ? r : file_read(h->dir_fd, name, TEXT_MAX, ret, NULL);
 }
 
 int hierarchy_write(const struct hierarchy *h, const char *path, const char *file, const char *text,
@@ -195,6 +205,12 @@ int hierarchy_each_process(const struct hierarchy *h, const char *path, int (*fn
 	return walk(h, path, 0, false, visit_processes, &each);
 }
 
+int hierarchy_each_cgroup(const struct hierarchy *h, const char *path,
+                          int (*fn)(const struct hierarchy *, const char *, void *), void *userdata)
+{
+	return walk(h, path, 0, false, fn, userdata);
+}
+
 static int found_process(pid_t pid, void *userdata)
 {
 	(void)pid;
@@ -214,12 +230,19 @@ int hierarchy_has_processes(const struct hierarchy *h, const char *path, bool *r
 	return 0;
 }
 
-/* A new v1 cpuset is empty, and refuses processes until it has CPUs and memory nodes. */
+/*
+ * A new v1 cpuset is empty, and refuses processes until it has CPUs and memory nodes. Those that
+ * are made below this one copy them by themselves.
+ */
 static int fill_cpuset(const struct hierarchy *h, const char *path, struct err *err)
 {
 	static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};
 	char parent[CGROUP_PATH_MAX + 4], value[4096];
 	int r;
+
+	r = hierarchy_read(h, path, files[0], value, sizeof(value));
+	if (r == 0 && value[0] != '\n' && value[0] != '\0')
+		return 0;
 
 	r = path_join(parent, sizeof(parent), path, "..");
 	if (r < 0)
@@ -233,26 +256,30 @@ static int fill_cpuset(const struct hierarchy *h, const char *path, struct err *
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return hierarchy_write(h, path, "cgroup.clone_children", "1", err);
 }
 
 int hierarchy_make(const struct hierarchy *h, const char *path, struct err *err)
 {
+	bool made = mkdirat(h->dir_fd, path, 0755) == 0;
 	int r;
 
-	if (mkdirat(h->dir_fd, path, 0755) < 0) {
-		if (errno == EEXIST)
-			return 0;
+	if (!made && errno != EEXIST)
 		return err_set(err, -errno, "make %s/%s", h->path, path);
-	}
-	if (h->controllers & (1u << CONTROLLER_CPUSET) && !h->unified) {
+	if (!made && !hierarchy_has(h, path, "cgroup.procs"))
+		return err_text(err, -EEXIST,
+		                "%s/%s is a file of the kernel's and no name for a cgroup", h->path,
+		                path);
+
+	/* Also one that was there: whoever made it may have ended before it was filled. */
+	if (!h->unified && (h->controllers & (1u << CONTROLLER_CPUSET))) {
 		r = fill_cpuset(h, path, err);
-		if (r < 0) {
+		if (r < 0 && made)
 			(void)unlinkat(h->dir_fd, path, AT_REMOVEDIR); /* the first error counts */
+		if (r < 0)
 			return r;
-		}
 	}
-	return 1;
+	return made;
 }
 
 static int visit_remove(const struct hierarchy *h, const char *path, void *userdata)
@@ -278,27 +305,71 @@ static bool has_word(const char *text, const char *word)
 	return false;
 }
 
-int unified_delegate(const struct hierarchy *h, const char *path, struct err *err)
+/* For messages: the full name of path. */
+static const char *name_of(const struct hierarchy *h, const char *path, char *buf, size_t n)
+{
+	if (strcmp(path, ".") == 0)
+		snprintf(buf, n, "%s", h->path);
+	else
+		snprintf(buf, n, "%s/%s", h->path, path);
+	return buf;
+}
+
+struct delegation {
+	bool has_needed;  /* path itself has cpu, memory and pids */
+	char missing[32]; /* "+cpu +io": what it has and does not give to its children yet */
+};
+
+static int delegation_read(const struct hierarchy *h, const char *path, struct delegation *ret)
 {
 	static const char *const wanted[] = {"cpu", "memory", "pids", "io"};
+	struct delegation d = {.has_needed = true};
 	char has[512], gives[512];
+	size_t used = 0;
 	int r;
 
 	r = hierarchy_read(h, path, "cgroup.controllers", has, sizeof(has));
 	if (r == 0)
 		r = hierarchy_read(h, path, "cgroup.subtree_control", gives, sizeof(gives));
 	if (r < 0)
-		return err_set(err, r, "read the controllers of %s/%s", h->path, path);
-
+		return r;
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
-		char text[16];
-
-		if (!has_word(has, wanted[i]) || has_word(gives, wanted[i]))
-			continue;
-		snprintf(text, sizeof(text), "+%s", wanted[i]);
-		r = hierarchy_write(h, path, "cgroup.subtree_control", text, err);
-		if (r < 0)
-			return r;
+		if (!has_word(has, wanted[i]))
+			d.has_needed = d.has_needed && strcmp(wanted[i], "io") == 0;
+		else if (!has_word(gives, wanted[i]))
+			used += (size_t)snprintf(d.missing + used, sizeof(d.missing) - used,
+			                         "%s+%s", used > 0 ? " " : "", wanted[i]);
 	}
+	*ret = d;
 	return 0;
+}
+
+int unified_delegate(const struct hierarchy *h, const char *path, struct err *err)
+{
+	char name[MOUNT_PATH_MAX + 2 * CGROUP_PATH_MAX];
+	struct delegation d;
+	int r;
+
+	name_of(h, path, name, sizeof(name));
+	r = delegation_read(h, path, &d);
+	if (r < 0)
+		return err_set(err, r, "read the controllers of %s", name);
+	if (d.missing[0] == '\0')
+		return 0;
+
+	/* In one write: each may make the kernel wait for all that is going on in its cgroups. */
+	r = hierarchy_write(h, path, "cgroup.subtree_control", d.missing, err);
+	if (r == -EBUSY)
+		return err_text(err, r,
+		                "cgroup %s holds processes itself, so that it cannot limit cgroups "
+		                "below it: they must be moved to one of those",
+		                name);
+	return r;
+}
+
+bool unified_delegates(const struct hierarchy *h, const char *path)
+{
+	struct delegation d;
+
+	return delegation_read(h, path, &d) == 0 && d.has_needed && d.missing[0] == '\0';
 }

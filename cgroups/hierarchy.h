@@ -27,7 +27,7 @@ enum controller {
 	_CONTROLLER_MAX,
 };
 
-#define CGROUP_PATH_MAX 192 /* "ecstasks-<64>/<container name>" fits */
+#define CGROUP_PATH_MAX 384 /* "ecstasks-<64>/<container name of 255>" fits */
 #define MOUNT_PATH_MAX  256
 #define HIERARCHIES_MAX (_CONTROLLER_MAX + 1)
 
@@ -83,6 +83,9 @@ int hierarchy_write(const struct hierarchy *h, const char *path, const char *fil
                     struct err *err);
 bool hierarchy_has(const struct hierarchy *h, const char *path, const char *file);
 
+/* The same for files that grow with the host: *ret is owned by the caller. -EFBIG beyond 1 MiB. */
+int hierarchy_read_text(const struct hierarchy *h, const char *path, const char *file, char **ret);
+
 /* The number behind key in a file of "key number" lines; key NULL: the file is one number.
  * -ENODATA without such a line, -ERANGE or -EINVAL for what is no number ("max" is UINT64_MAX). */
 int hierarchy_read_u64(const struct hierarchy *h, const char *path, const char *file,
@@ -91,19 +94,27 @@ int hierarchy_read_u64(const struct hierarchy *h, const char *path, const char *
 /* Does path, or a cgroup below it, hold a process: by its cgroup.procs files. */
 int hierarchy_has_processes(const struct hierarchy *h, const char *path, bool *ret);
 
-/* Call fn for each process in path and below, until it fails. */
+/* Call fn for each process in path and below, or for path and each cgroup below it, until it
+ * fails. */
 int hierarchy_each_process(const struct hierarchy *h, const char *path,
                            int (*fn)(pid_t pid, void *), void *userdata);
+int hierarchy_each_cgroup(const struct hierarchy *h, const char *path,
+                          int (*fn)(const struct hierarchy *, const char *, void *),
+                          void *userdata);
 
-/* Make the directory path: 1 if it was made, 0 if it was there, -errno. v1 cpusets get the CPUs
- * and memory nodes of their parent, without which no process can enter. */
+/* Make the directory path: 1 if it was made, 0 if it was there, -EEXIST if path is a file of the
+ * kernel's, or -errno. v1 cpusets get the CPUs and memory nodes of their parent, without which no
+ * process can enter. */
 int hierarchy_make(const struct hierarchy *h, const char *path, struct err *err);
 
 /* rmdir path and everything below; a missing one is no error. */
 int hierarchy_remove(const struct hierarchy *h, const char *path, struct err *err);
 
-/* v2: let the children of path have the controllers we use, as far as path has them itself. */
+/* v2: let the children of path have the controllers we use, as far as path has them itself.
+ * -EBUSY when path holds processes. unified_delegates(): that is so already, and path has all that
+ * we cannot do without. */
 int unified_delegate(const struct hierarchy *h, const char *path, struct err *err);
+bool unified_delegates(const struct hierarchy *h, const char *path);
 
 /* limits.c */
 uint64_t cpu_weight_of_shares(uint64_t shares);

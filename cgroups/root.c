@@ -56,7 +56,9 @@ refuse:
 		parent);
 }
 
-/* Make parent below the mount, one component after the other; on v2 each hands on the controllers.
+/*
+ * Make parent below the mount, one component after the other; on v2 each hands on the controllers.
+ * What is above a delegated cgroup is its manager's, and touched only if something is missing.
  */
 static int make_parent(struct hierarchy *h, const char *parent, bool delegate, struct err *err)
 {
@@ -64,6 +66,8 @@ static int make_parent(struct hierarchy *h, const char *parent, bool delegate, s
 	size_t n = 0;
 	int r;
 
+	if (delegate && unified_delegates(h, parent))
+		return 0;
 	if (delegate) {
 		r = unified_delegate(h, ".", err);
 		if (r < 0)
@@ -144,9 +148,12 @@ static int check_controllers(const struct cgroup_root *root, struct err *err)
 		if (r < 0)
 			return r;
 		if (root->v2 && !hierarchy_has(h, ".", needed[i].v2_file))
-			return err_text(err, -EOPNOTSUPP,
-			                "cgroup controller %s is not available in %s",
-			                controller_to_string(needed[i].controller), h->path);
+			return err_text(
+				err, -EOPNOTSUPP,
+				"cgroup controller %s is not available in %s: the kernel has it "
+				"switched off or bound to cgroup v1, or it is not delegated "
+				"to this cgroup",
+				controller_to_string(needed[i].controller), h->path);
 	}
 	return 0;
 }
