@@ -1,24 +1,19 @@
 /*
- * One cgroup: made, joined, watched and ended. Where v1 and v2 differ is in which files say so;
+ * One cgroup: made, joined and watched. Where v1 and v2 differ is in which files say so;
  * the hierarchy of a file is asked from the root (hierarchy.h).
  */
 #include "cgroups/cgroup.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cgroups/hierarchy.h"
 #include "lib/cleanup.h"
 #include "lib/fd.h"
-
-#define KILL_TIMEOUT_USEC   (2 * 1000 * 1000)
-#define FREEZE_TIMEOUT_USEC (200 * 1000)
 
 static int check_path(const char *path, struct err *err)
 {
@@ -210,134 +205,6 @@ int cgroup_oom_kills(const struct cgroup *cgroup, uint64_t *ret)
 	return hierarchy_read_u64(h, cgroup->path,
 	                          cgroup->root->v2 ? "memory.events.local" : "memory.oom_control",
 	                          "oom_kill", ret);
-}
-
-int cgroup_is_populated(const struct cgroup *cgroup, bool *ret)
-{
-	const struct cgroup_root *root = cgroup->root;
-	const struct hierarchy *freezer = root->by_controller[CONTROLLER_FREEZER];
-	uint64_t populated = 0;
-	int r;
-
-	if (root->unified) {
-		r = hierarchy_read_u64(root->unified, cgroup->path, "cgroup.events", "populated",
-		                       &populated);
-		if (r < 0)
-			return r;
-	}
-	*ret = populated != 0;
-	if (root->v2 || *ret)
-		return 0;
-
-	/* On v1 a process that died between two joins, or a host without cgroup2. */
-	if (!freezer)
-		freezer = root->by_controller[CONTROLLER_PIDS];
-	return hierarchy_has_processes(freezer, cgroup->path, ret);
-}
-
-static uint64_t clock_usec(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
-/* Pauses between two looks at a state that the kernel is about to reach; doubling, bounded. */
-static void pause_usec(uint64_t *usec)
-{
-	struct timespec t = {.tv_nsec = (long)(*usec * 1000)};
-
-	nanosleep(&t, NULL);
-	*usec = *usec * 2 < 20000 ? *usec * 2 : 20000;
-}
-
-static int kill_process(pid_t pid, void *userdata)
-{
-	(void)userdata;
-	/* Gone meanwhile is as good; pid 0 would be our own group. */
-	if (pid > 0)
-		(void)kill(pid, SIGKILL);
-	return 0;
-}
-
-/* A freeze may never come true (a process in an uninterruptible wait): the kill goes ahead then. */
-static void wait_frozen(const struct hierarchy *freezer, const char *path)
-{
-	uint64_t deadline = clock_usec() + FREEZE_TIMEOUT_USEC, pause = 200;
-	char state[32];
-
-	while (hierarchy_read(freezer, path, "freezer.state", state, sizeof(state)) == 0 &&
-	       strncmp(state, "FREEZING", 8) == 0 && clock_usec() < deadline)
-		pause_usec(&pause);
-}
-
-/* v1 cannot kill a tree at once. Frozen, it cannot fork away from under the list of its pids. */
-static int kill_v1(const struct cgroup *cgroup, struct err *err)
-{
-	const struct cgroup_root *root = cgroup->root;
-	const struct hierarchy *freezer = root->by_controller[CONTROLLER_FREEZER];
-	const struct hierarchy *h = freezer ? freezer : root->by_controller[CONTROLLER_PIDS];
-	int r;
-
-	if (freezer && hierarchy_write(freezer, cgroup->path, "freezer.state", "FROZEN", NULL) == 0)
-		wait_frozen(freezer, cgroup->path);
-	r = hierarchy_each_process(h, cgroup->path, kill_process, NULL);
-	if (freezer)
-		(void)hierarchy_write(freezer, cgroup->path, "freezer.state", "THAWED", NULL);
-	return r < 0 ? err_set(err, r, "kill the processes of %s/%s", h->path, cgroup->path) : 0;
-}
-
-/* One round: cgroup.kill (Linux 5.14, also on hybrid hosts), and on v1 by hand. */
-static int kill_once(const struct cgroup *cgroup, bool by_hand, struct err *err)
-{
-	const struct cgroup_root *root = cgroup->root;
-	int r;
-
-	if (root->unified && hierarchy_has(root->unified, cgroup->path, "cgroup.kill")) {
-		r = hierarchy_write(root->unified, cgroup->path, "cgroup.kill", "1", err);
-		if (r < 0)
-			return r;
-	} else {
-		by_hand = true;
-	}
-	if (!by_hand)
-		return 0;
-	if (!root->v2)
-		return kill_v1(cgroup, err);
-
-	(void)hierarchy_write(root->unified, cgroup->path, "cgroup.freeze", "1", NULL);
-	r = hierarchy_each_process(root->unified, cgroup->path, kill_process, NULL);
-	(void)hierarchy_write(root->unified, cgroup->path, "cgroup.freeze", "0", NULL);
-	return r < 0 ? err_set(err, r, "kill the processes of %s/%s", root->unified->path,
-	                       cgroup->path)
-	             : 0;
-}
-
-int cgroup_kill(struct cgroup *cgroup, struct err *err)
-{
-	uint64_t deadline = clock_usec() + KILL_TIMEOUT_USEC, pause = 500;
-	bool populated = false;
-	int r;
-
-	for (unsigned round = 0;; round++) {
-		r = cgroup_is_populated(cgroup, &populated);
-		if (r < 0)
-			return err_set(err, r, "look for processes in cgroup %s", cgroup->path);
-		if (!populated)
-			return 0;
-		if (clock_usec() >= deadline)
-			return err_text(err, -ETIMEDOUT,
-			                "processes in cgroup %s do not end when killed",
-			                cgroup->path);
-		/* Dying takes a moment: go back to the list only now and then. */
-		if (round % 8 == 0) {
-			r = kill_once(cgroup, round > 0, err);
-			if (r < 0)
-				return r;
-		}
-		pause_usec(&pause);
-	}
 }
 
 /* Where a number of the statistics stands. v1 tells "no limit" by a number near 2^63. */

@@ -96,6 +96,11 @@ int cgroup_oom_kills(const struct cgroup *cgroup, uint64_t *ret);
 /* Is any process in it or below. A removed one has none. */
 int cgroup_is_populated(const struct cgroup *cgroup, bool *ret);
 
+/* Stop every process in it and below until cgroup_thaw(). Returns when none runs any more, or
+ * -ETIMEDOUT after two seconds (one does not leave the kernel), thawed again. */
+int cgroup_freeze(struct cgroup *cgroup, struct err *err);
+int cgroup_thaw(struct cgroup *cgroup, struct err *err);
+
 /* SIGKILL everything in it and below, frozen or not: cgroup.kill, or freeze-kill-thaw with repeats
  * on v1. Returns when nothing is left, or -ETIMEDOUT after two seconds (unkillable processes
  * remain). */

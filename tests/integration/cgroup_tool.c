@@ -6,7 +6,7 @@
  *               swap=N pids=N]
  *   cgroup_tool <parent> run <path> <command>...     join, then exec
  *   cgroup_tool <parent> devices <path> [all] [c:1:3:rwm ...]
- *   cgroup_tool <parent> id|oom|populated|stats|kill|remove|open <path>
+ *   cgroup_tool <parent> id|oom|populated|stats|freeze|thaw|kill|remove|open <path>
  *   cgroup_tool <parent> list <prefix>
  *   cgroup_tool <parent> version
  *
@@ -151,6 +151,16 @@ static int do_stats(struct call *call)
 	return r;
 }
 
+static int do_freeze(struct call *call)
+{
+	return cgroup_freeze(call->cgroup, &call->err);
+}
+
+static int do_thaw(struct call *call)
+{
+	return cgroup_thaw(call->cgroup, &call->err);
+}
+
 static int do_kill(struct call *call)
 {
 	return cgroup_kill(call->cgroup, &call->err);
@@ -195,6 +205,8 @@ static const struct {
 	{"oom", do_oom, true},
 	{"populated", do_populated, true},
 	{"stats", do_stats, true},
+	{"freeze", do_freeze, true},
+	{"thaw", do_thaw, true},
 	{"kill", do_kill, true},
 	{"remove", do_remove, false},
 	{"list", do_list, false},
