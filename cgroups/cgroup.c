@@ -1,7 +1,4 @@
-/*
- * One cgroup: made, joined and watched. Where v1 and v2 differ is in which files say so;
- * the hierarchy of a file is asked from the root (hierarchy.h).
- */
+/* One cgroup: made, opened and joined, in each hierarchy that there is. */
 #include "cgroups/cgroup.h"
 
 #include <errno.h>
@@ -190,81 +187,5 @@ int cgroup_id(const struct cgroup *cgroup, uint64_t *ret)
 	if (u.handle.handle_bytes != sizeof(uint64_t))
 		return -EPROTO;
 	memcpy(ret, u.handle.f_handle, sizeof(*ret));
-	return 0;
-}
-
-int cgroup_oom_kills(const struct cgroup *cgroup, uint64_t *ret)
-{
-	const struct hierarchy *h;
-	int r;
-
-	r = root_controller(cgroup->root, CONTROLLER_MEMORY, &h, NULL);
-	if (r < 0)
-		return r;
-	/* memory.events would count those of cgroups below as well. */
-	return hierarchy_read_u64(h, cgroup->path,
-	                          cgroup->root->v2 ? "memory.events.local" : "memory.oom_control",
-	                          "oom_kill", ret);
-}
-
-/* Where a number of the statistics stands. v1 tells "no limit" by a number near 2^63. */
-static int read_stat(const struct cgroup *cgroup, enum controller controller, const char *file,
-                     const char *key, uint64_t *ret)
-{
-	const struct hierarchy *h;
-	int r = root_controller(cgroup->root, controller, &h, NULL);
-
-	return r < 0 ? r : hierarchy_read_u64(h, cgroup->path, file, key, ret);
-}
-
-static int stats_v1(const struct cgroup *cgroup, struct cgroup_stats *stats)
-{
-	int r;
-
-	r = read_stat(cgroup, CONTROLLER_CPUACCT, "cpuacct.usage", NULL, &stats->cpu_usage_nsec);
-	if (r == 0)
-		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.usage_in_bytes", NULL,
-		              &stats->memory_bytes);
-	if (r == 0)
-		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.limit_in_bytes", NULL,
-		              &stats->memory_max_bytes);
-	if (r == 0)
-		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.stat", "total_inactive_file",
-		              &stats->memory_inactive_file_bytes);
-	return r;
-}
-
-static int stats_v2(const struct cgroup *cgroup, struct cgroup_stats *stats)
-{
-	uint64_t usec = 0;
-	int r;
-
-	r = read_stat(cgroup, CONTROLLER_CPU, "cpu.stat", "usage_usec", &usec);
-	stats->cpu_usage_nsec = usec * 1000;
-	if (r == 0)
-		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.current", NULL,
-		              &stats->memory_bytes);
-	if (r == 0)
-		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.max", NULL,
-		              &stats->memory_max_bytes);
-	if (r == 0)
-		r = read_stat(cgroup, CONTROLLER_MEMORY, "memory.stat", "inactive_file",
-		              &stats->memory_inactive_file_bytes);
-	return r;
-}
-
-int cgroup_get_stats(const struct cgroup *cgroup, struct cgroup_stats *ret)
-{
-	struct cgroup_stats stats = {0};
-	int r;
-
-	r = cgroup->root->v2 ? stats_v2(cgroup, &stats) : stats_v1(cgroup, &stats);
-	if (r == 0)
-		r = read_stat(cgroup, CONTROLLER_PIDS, "pids.current", NULL, &stats.pids);
-	if (r < 0)
-		return r;
-	if (stats.memory_max_bytes > INT64_MAX / 2)
-		stats.memory_max_bytes = 0;
-	*ret = stats;
 	return 0;
 }

@@ -89,8 +89,8 @@ struct cgroup_device {
 int cgroup_set_devices(struct cgroup *cgroup, bool all, const struct cgroup_device *devices,
                        size_t n, struct err *err);
 
-/* Processes the OOM killer has ended here (not in children), v2 memory.events oom_kill, v1
- * memory.oom_control oom_kill. */
+/* Processes the OOM killer has ended in it and below, whichever cgroup above had reached its limit:
+ * v2 memory.events oom_kill, v1 memory.oom_control oom_kill of each. */
 int cgroup_oom_kills(const struct cgroup *cgroup, uint64_t *ret);
 
 /* Is any process in it or below. A removed one has none. */
@@ -113,8 +113,70 @@ int cgroup_remove(struct cgroup_root *root, const char *path, struct err *err);
  * string owned (free both), for finding what a crash left. */
 int cgroup_list(struct cgroup_root *root, const char *prefix, char ***ret);
 
-/* memory_max_bytes: 0 without a limit. v2 counts CPU in microseconds. */
-struct cgroup_stats {
-	uint64_t cpu_usage_nsec, memory_bytes, memory_max_bytes, memory_inactive_file_bytes, pids;
+/* Reads and writes of one block device since the cgroup was made. */
+struct cgroup_io_stats {
+	uint32_t major, minor;
+	uint64_t read_bytes, write_bytes, discard_bytes;
+	uint64_t reads, writes, discards;
 };
+
+struct cgroup_memory_counter {
+	const char *name; /* as the kernel has it in memory.stat, which differs between v1 and v2 */
+	uint64_t value;
+};
+
+/*
+ * What a cgroup and those below it have used, as Docker's statistics want it. A limit of 0 is none.
+ * Cumulative numbers count from the making of the cgroup.
+ */
+struct cgroup_stats {
+	uint64_t cpu_usage_nsec, cpu_user_nsec, cpu_system_nsec; /* v2 counts in microseconds */
+	uint64_t *cpu_usage_each_nsec; /* per possible CPU; v1 alone counts them, else NULL */
+	size_t n_cpus;
+	uint64_t cpu_periods, cpu_throttled_periods, cpu_throttled_nsec;
+
+	uint64_t memory_bytes, memory_max_bytes;
+	uint64_t memory_peak_bytes; /* 0 where the kernel does not tell (v2 before Linux 5.19) */
+	uint64_t memory_limit_hits; /* how often that limit was met, apart from that with swap */
+	uint64_t memory_file_bytes, memory_anon_bytes, memory_inactive_file_bytes;
+	struct cgroup_memory_counter *memory_counters; /* all of memory.stat */
+	size_t n_memory_counters;
+
+	uint64_t pids, pids_max;
+
+	/* None without an I/O controller; on v1, Linux 6.10 and later count only on devices for
+	 * which any cgroup has had a throttle set. */
+	struct cgroup_io_stats *io;
+	size_t n_io;
+
+	char *text; /* what the names of memory_counters point into */
+};
+
+/* *ret is released by cgroup_stats_done(). -ENOENT, -ENOMEM, or -EBADMSG when the kernel writes
+ * something unheard of. */
 int cgroup_get_stats(const struct cgroup *cgroup, struct cgroup_stats *ret);
+void cgroup_stats_done(struct cgroup_stats *stats);
+
+/*
+ * Pressure stall information: the share of time in which some, or all, processes of the cgroup have
+ * waited for a resource; averages over 10, 60 and 300 seconds in hundredths of a percent, and the
+ * sum. The kernel has it in the cgroup2 hierarchy alone, there also on hybrid hosts.
+ * -EOPNOTSUPP on v1 without one, and on a kernel without PSI (kernel parameter psi=1).
+ * Source: Linux Documentation/accounting/psi.rst.
+ */
+enum cgroup_pressure_resource {
+	CGROUP_PRESSURE_CPU,
+	CGROUP_PRESSURE_MEMORY,
+	CGROUP_PRESSURE_IO,
+};
+
+struct cgroup_stall {
+	unsigned int avg10, avg60, avg300;
+	uint64_t total_usec;
+};
+
+struct cgroup_pressure {
+	struct cgroup_stall some, full; /* full of the CPU: zeros before Linux 5.13 */
+};
+int cgroup_get_pressure(const struct cgroup *cgroup, enum cgroup_pressure_resource resource,
+                        struct cgroup_pressure *ret);

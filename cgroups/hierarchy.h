@@ -121,6 +121,21 @@ uint64_t cpu_weight_of_shares(uint64_t shares);
 int cgroup_set_limits(const struct cgroup *cgroup, const struct cgroup_limits *limits,
                       struct err *err);
 
+/*
+ * stats.c: the texts of the kernel, taken apart in place. 0, -ENOMEM, or -EBADMSG for a line that
+ * is none of its.
+ *
+ * memory_stat_parse(): lines "name value"; the names stay in text.
+ * io_stat_parse():     v2, "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6"; other words are
+ *                      left out, and so are devices without a number.
+ * blkio_stat_parse():  v1, "8:0 Read 1", in bytes or (bytes false) in requests, added to stats.
+ * pressure_parse():    "some avg10=0.12 avg60=0.00 avg300=0.00 total=345" and "full ..."
+ */
+int memory_stat_parse(char *text, struct cgroup_stats *stats);
+int io_stat_parse(char *text, struct cgroup_stats *stats);
+int blkio_stat_parse(char *text, bool bytes, struct cgroup_stats *stats);
+int pressure_parse(char *text, struct cgroup_pressure *ret);
+
 /* devices.c: the rules that every container gets. */
 extern const struct cgroup_device cgroup_default_devices[];
 extern const size_t cgroup_n_default_devices;

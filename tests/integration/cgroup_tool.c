@@ -6,7 +6,7 @@
  *               swap=N pids=N]
  *   cgroup_tool <parent> run <path> <command>...     join, then exec
  *   cgroup_tool <parent> devices <path> [all] [c:1:3:rwm ...]
- *   cgroup_tool <parent> id|oom|populated|stats|freeze|thaw|kill|remove|open <path>
+ *   cgroup_tool <parent> id|oom|populated|stats|pressure|freeze|thaw|kill|remove|open <path>
  *   cgroup_tool <parent> list <prefix>
  *   cgroup_tool <parent> version
  *
@@ -140,15 +140,34 @@ static int do_populated(struct call *call)
 
 static int do_stats(struct call *call)
 {
-	struct cgroup_stats s;
+	_cleanup_(cgroup_stats_done) struct cgroup_stats s = {0};
 	int r = cgroup_get_stats(call->cgroup, &s);
 
-	if (r == 0)
-		printf("cpu=%" PRIu64 " memory=%" PRIu64 " max=%" PRIu64 " inactive_file=%" PRIu64
-		       " pids=%" PRIu64 "\n",
-		       s.cpu_usage_nsec, s.memory_bytes, s.memory_max_bytes,
-		       s.memory_inactive_file_bytes, s.pids);
-	return r;
+	if (r < 0)
+		return r;
+	printf("cpu=%" PRIu64 " user=%" PRIu64 " system=%" PRIu64 " memory=%" PRIu64 " max=%" PRIu64
+	       " peak=%" PRIu64 " anon=%" PRIu64 " file=%" PRIu64 " inactive_file=%" PRIu64
+	       " counters=%zu pids=%" PRIu64 " pids_max=%" PRIu64 " devices=%zu\n",
+	       s.cpu_usage_nsec, s.cpu_user_nsec, s.cpu_system_nsec, s.memory_bytes,
+	       s.memory_max_bytes, s.memory_peak_bytes, s.memory_anon_bytes, s.memory_file_bytes,
+	       s.memory_inactive_file_bytes, s.n_memory_counters, s.pids, s.pids_max, s.n_io);
+	return 0;
+}
+
+static int do_pressure(struct call *call)
+{
+	static const char *const names[] = {"cpu", "memory", "io"};
+
+	for (enum cgroup_pressure_resource i = CGROUP_PRESSURE_CPU; i <= CGROUP_PRESSURE_IO; i++) {
+		struct cgroup_pressure p;
+		int r = cgroup_get_pressure(call->cgroup, i, &p);
+
+		if (r < 0)
+			return err_set(&call->err, r, "pressure of %s", names[i]);
+		printf("%s some=%" PRIu64 " full=%" PRIu64 "\n", names[i], p.some.total_usec,
+		       p.full.total_usec);
+	}
+	return 0;
 }
 
 static int do_freeze(struct call *call)
@@ -205,6 +224,7 @@ static const struct {
 	{"oom", do_oom, true},
 	{"populated", do_populated, true},
 	{"stats", do_stats, true},
+	{"pressure", do_pressure, true},
 	{"freeze", do_freeze, true},
 	{"thaw", do_thaw, true},
 	{"kill", do_kill, true},
