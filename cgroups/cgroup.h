@@ -36,21 +36,34 @@ struct cgroup_root *cgroup_root_free(struct cgroup_root *root);
 DEFINE_CLEANUP(struct cgroup_root *, cgroup_root_free)
 bool cgroup_root_is_v2(const struct cgroup_root *root);
 
-/* Zero fields leave the kernel's default in place. */
+/* Zero fields leave what is in place, in a new cgroup the kernel's default. */
 struct cgroup_limits {
 	uint64_t cpu_shares;               /* v1 cpu.shares 2..262144; v2 weight as runc converts */
 	uint64_t cpu_quota_usec;           /* per cpu_period_usec */
 	uint64_t cpu_period_usec;          /* 1000 to 1000000; 0 means 100000 */
 	uint64_t memory_max_bytes;         /* hard limit */
-	uint64_t memory_reservation_bytes; /* v1 soft limit, v2 memory.low */
+	uint64_t memory_reservation_bytes; /* v1 soft limit, v2 memory.low; at most the limit */
 	int64_t memory_swap_bytes;         /* memory+swap as Docker counts; -1 unlimited; 0 unset */
+	bool memory_swap_if_counted;       /* leave that one out where the kernel does not count */
+	bool has_memory_swappiness;
+	uint64_t memory_swappiness; /* 0 to 100; v2 has no own for a cgroup, see below */
 	uint64_t pids_max;
+	uint64_t io_weight; /* 10 to 1000, as blockIO.weight of the OCI; for BFQ and I/O cost */
 };
 
 /*
  * Make a cgroup and apply its limits before returning. inner: it will hold further cgroups and no
- * process (v2 delegates the controllers to its children). An existing one is reused and its limits
- * set anew. -errno of the file that refused (named in err); what was created is removed then.
+ * process (v2 delegates the controllers to its children). An existing one is reused and the limits
+ * that are given are set anew.
+ *
+ *   -EINVAL      path, a limit out of range, or two that contradict each other
+ *   -EEXIST      path is a control file of the kernel's
+ *   -EOPNOTSUPP  a limit that this host cannot hold: swap where the kernel does not count it, a
+ *                weight without an I/O controller, or on v2 a swappiness other than vm.swappiness
+ *   -EBUSY       inner, and it holds processes
+ *   -errno       of the file that refused (named in err)
+ *
+ * What was created is removed then.
  */
 int cgroup_create(struct cgroup_root *root, const char *path, bool inner,
                   const struct cgroup_limits *limits, struct cgroup **ret, struct err *err);

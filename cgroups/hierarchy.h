@@ -116,8 +116,9 @@ int hierarchy_remove(const struct hierarchy *h, const char *path, struct err *er
 int unified_delegate(const struct hierarchy *h, const char *path, struct err *err);
 bool unified_delegates(const struct hierarchy *h, const char *path);
 
-/* limits.c */
+/* limits.c: as the OCI runtimes convert, 2..262144 and 10..1000 to 1..10000. */
 uint64_t cpu_weight_of_shares(uint64_t shares);
+uint64_t io_weight_of_blkio(uint64_t weight);
 int cgroup_set_limits(const struct cgroup *cgroup, const struct cgroup_limits *limits,
                       struct err *err);
 

@@ -2,20 +2,33 @@
 #include "cgroups/hierarchy.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
-#define SHARES_MIN  2
-#define SHARES_MAX  262144
-#define PERIOD_USEC 100000
+#include "lib/cleanup.h"
+#include "lib/fd.h"
+#include "lib/parse.h"
 
-/* 2..262144 to 1..10000, as the OCI runtimes convert. */
+#define SHARES_MIN     2
+#define SHARES_MAX     262144
+#define PERIOD_USEC    100000
+#define SWAPPINESS_MAX 100
+#define IO_WEIGHT_MIN  10
+#define IO_WEIGHT_MAX  1000
+
 uint64_t cpu_weight_of_shares(uint64_t shares)
 {
 	return 1 + (shares - SHARES_MIN) * 9999 / (SHARES_MAX - SHARES_MIN);
 }
 
-static int check_limits(const struct cgroup_limits *l, struct err *err)
+uint64_t io_weight_of_blkio(uint64_t weight)
+{
+	return 1 + (weight - IO_WEIGHT_MIN) * 9999 / (IO_WEIGHT_MAX - IO_WEIGHT_MIN);
+}
+
+static int check_cpu(const struct cgroup_limits *l, struct err *err)
 {
 	if (l->cpu_shares != 0 && (l->cpu_shares < SHARES_MIN || l->cpu_shares > SHARES_MAX))
 		return err_text(err, -EINVAL, "cpu shares %" PRIu64 " must be %d to %d",
@@ -29,6 +42,19 @@ static int check_limits(const struct cgroup_limits *l, struct err *err)
 		return err_text(err, -EINVAL,
 		                "cpu quota %" PRIu64 " must be at least 1000 microseconds",
 		                l->cpu_quota_usec);
+	return 0;
+}
+
+static int check_memory(const struct cgroup_limits *l, struct err *err)
+{
+	if (l->memory_max_bytes != 0 && l->memory_reservation_bytes > l->memory_max_bytes)
+		return err_text(err, -EINVAL,
+		                "memory reservation %" PRIu64
+		                " must not be more than the memory limit %" PRIu64,
+		                l->memory_reservation_bytes, l->memory_max_bytes);
+	if (l->has_memory_swappiness && l->memory_swappiness > SWAPPINESS_MAX)
+		return err_text(err, -EINVAL, "memory swappiness %" PRIu64 " must be 0 to %d",
+		                l->memory_swappiness, SWAPPINESS_MAX);
 	if (l->memory_swap_bytes < -1)
 		return err_text(err, -EINVAL, "memory and swap %" PRId64 " must be -1 or more",
 		                l->memory_swap_bytes);
@@ -41,6 +67,31 @@ static int check_limits(const struct cgroup_limits *l, struct err *err)
 	return 0;
 }
 
+static int check_limits(const struct cgroup_limits *l, struct err *err)
+{
+	int r;
+
+	r = check_cpu(l, err);
+	if (r == 0)
+		r = check_memory(l, err);
+	if (r == 0 && l->io_weight != 0 &&
+	    (l->io_weight < IO_WEIGHT_MIN || l->io_weight > IO_WEIGHT_MAX))
+		r = err_text(err, -EINVAL, "I/O weight %" PRIu64 " must be %d to %d", l->io_weight,
+		             IO_WEIGHT_MIN, IO_WEIGHT_MAX);
+	return r;
+}
+
+/* A file that is not there means one of two things, and neither is "No such file". */
+static int explain_missing(const struct cgroup *cgroup, const struct hierarchy *h,
+                           enum controller controller, const char *file, struct err *err)
+{
+	if (!hierarchy_has(h, cgroup->path, "cgroup.procs"))
+		return err_text(err, -ENOENT, "cgroup %s/%s has been removed", h->path,
+		                cgroup->path);
+	return err_text(err, -EOPNOTSUPP, "cgroup %s/%s has no %s: controller %s is not enabled",
+	                h->path, cgroup->path, file, controller_to_string(controller));
+}
+
 static int write_text(const struct cgroup *cgroup, enum controller controller, const char *file,
                       const char *text, struct err *err)
 {
@@ -48,7 +99,10 @@ static int write_text(const struct cgroup *cgroup, enum controller controller, c
 	int r;
 
 	r = root_controller(cgroup->root, controller, &h, err);
-	return r < 0 ? r : hierarchy_write(h, cgroup->path, file, text, err);
+	if (r < 0)
+		return r;
+	r = hierarchy_write(h, cgroup->path, file, text, err);
+	return r == -ENOENT || r == -ENODEV ? explain_missing(cgroup, h, controller, file, err) : r;
 }
 
 /* Nothing is written for 0. */
@@ -90,30 +144,58 @@ static int set_cpu_v1(const struct cgroup *cgroup, const struct cgroup_limits *l
 	return r;
 }
 
+static int no_swap_accounting(const struct cgroup_limits *l, struct err *err)
+{
+	/* Without a limit nothing has to be counted. */
+	if (l->memory_swap_bytes <= 0 || l->memory_swap_if_counted)
+		return 0;
+	return err_text(
+		err, -EOPNOTSUPP,
+		"a limit of memory and swap needs swap accounting (kernel parameter swapaccount=1)");
+}
+
+static int set_swappiness_v1(const struct cgroup *cgroup, const struct cgroup_limits *l,
+                             struct err *err)
+{
+	char text[24];
+
+	if (!l->has_memory_swappiness)
+		return 0;
+	snprintf(text, sizeof(text), "%" PRIu64, l->memory_swappiness);
+	return write_text(cgroup, CONTROLLER_MEMORY, "memory.swappiness", text, err);
+}
+
 static int set_memory_v1(const struct cgroup *cgroup, const struct cgroup_limits *l,
                          struct err *err)
 {
 	bool has_swap = has_file(cgroup, CONTROLLER_MEMORY, "memory.memsw.limit_in_bytes");
-	int r = 0;
-
-	if (l->memory_swap_bytes > 0 && !has_swap)
-		return err_text(
-			err, -EOPNOTSUPP,
-			"a limit of memory and swap needs swap accounting (kernel parameter swapaccount=1)");
+	int r = has_swap ? 0 : no_swap_accounting(l, err);
 
 	/* The kernel wants memsw >= memory at every moment, whatever an earlier start has set. */
-	if (has_swap && l->memory_max_bytes != 0)
+	if (r == 0 && has_swap && l->memory_max_bytes != 0)
 		r = write_text(cgroup, CONTROLLER_MEMORY, "memory.memsw.limit_in_bytes", "-1", err);
 	if (r == 0)
 		r = write_u64(cgroup, CONTROLLER_MEMORY, "memory.limit_in_bytes",
 		              l->memory_max_bytes, err);
-	if (r == 0 && l->memory_swap_bytes > 0)
+	if (r == 0 && has_swap && l->memory_swap_bytes > 0)
 		r = write_u64(cgroup, CONTROLLER_MEMORY, "memory.memsw.limit_in_bytes",
 		              (uint64_t)l->memory_swap_bytes, err);
 	if (r == 0)
 		r = write_u64(cgroup, CONTROLLER_MEMORY, "memory.soft_limit_in_bytes",
 		              l->memory_reservation_bytes, err);
-	return r;
+	return r < 0 ? r : set_swappiness_v1(cgroup, l, err);
+}
+
+/* CFQ had blkio.weight; BFQ, which came after it, its own file and the same numbers. */
+static int set_io_v1(const struct cgroup *cgroup, const struct cgroup_limits *l, struct err *err)
+{
+	bool cfq;
+
+	if (l->io_weight == 0)
+		return 0;
+	cfq = has_file(cgroup, CONTROLLER_BLKIO, "blkio.weight");
+	return write_u64(cgroup, CONTROLLER_BLKIO, cfq ? "blkio.weight" : "blkio.bfq.weight",
+	                 l->io_weight, err);
 }
 
 static int set_cpu_v2(const struct cgroup *cgroup, const struct cgroup_limits *l, struct err *err)
@@ -142,17 +224,36 @@ static int set_swap_v2(const struct cgroup *cgroup, const struct cgroup_limits *
 
 	if (l->memory_swap_bytes == 0)
 		return 0;
-	if (!has_file(cgroup, CONTROLLER_MEMORY, "memory.swap.max")) {
-		if (l->memory_swap_bytes < 0)
-			return 0; /* nothing limits it */
-		return err_text(
-			err, -EOPNOTSUPP,
-			"a limit of memory and swap needs swap accounting (kernel parameter swapaccount=1)");
-	}
+	if (!has_file(cgroup, CONTROLLER_MEMORY, "memory.swap.max"))
+		return no_swap_accounting(l, err);
 	if (l->memory_swap_bytes > 0)
 		snprintf(text, sizeof(text), "%" PRIu64,
 		         (uint64_t)l->memory_swap_bytes - l->memory_max_bytes);
 	return write_text(cgroup, CONTROLLER_MEMORY, "memory.swap.max", text, err);
+}
+
+/* v2 has one swappiness for the whole host. What it is may be asked for, anything else cannot be
+ * had. */
+static int check_swappiness_v2(const struct cgroup_limits *l, struct err *err)
+{
+	_cleanup_free_ char *text = NULL;
+	uint64_t swappiness;
+	int r;
+
+	if (!l->has_memory_swappiness)
+		return 0;
+	r = file_read(AT_FDCWD, "/proc/sys/vm/swappiness", 32, &text, NULL);
+	if (r < 0)
+		return err_set(err, r, "read /proc/sys/vm/swappiness");
+	text[strcspn(text, "\n")] = '\0';
+	r = parse_u64(text, UINT64_MAX, &swappiness);
+	if (r < 0 || swappiness != l->memory_swappiness)
+		return err_text(err, -EOPNOTSUPP,
+		                "memory swappiness %" PRIu64
+		                " needs cgroup v1: on cgroup v2 all containers have the host's, "
+		                "vm.swappiness, which is %.16s",
+		                l->memory_swappiness, text);
+	return 0;
 }
 
 static int set_memory_v2(const struct cgroup *cgroup, const struct cgroup_limits *l,
@@ -160,12 +261,33 @@ static int set_memory_v2(const struct cgroup *cgroup, const struct cgroup_limits
 {
 	int r;
 
-	r = write_u64(cgroup, CONTROLLER_MEMORY, "memory.max", l->memory_max_bytes, err);
+	r = check_swappiness_v2(l, err);
+	if (r == 0)
+		r = write_u64(cgroup, CONTROLLER_MEMORY, "memory.max", l->memory_max_bytes, err);
 	if (r == 0)
 		r = set_swap_v2(cgroup, l, err);
 	if (r == 0)
 		r = write_u64(cgroup, CONTROLLER_MEMORY, "memory.low", l->memory_reservation_bytes,
 		              err);
+	return r;
+}
+
+/* Which of the two a device follows is its administrator's choice: io.bfq.weight with the BFQ
+ * scheduler (in the numbers of v1), io.weight with I/O cost. */
+static int set_io_v2(const struct cgroup *cgroup, const struct cgroup_limits *l, struct err *err)
+{
+	bool bfq, cost;
+	int r = 0;
+
+	if (l->io_weight == 0)
+		return 0;
+	bfq = has_file(cgroup, CONTROLLER_BLKIO, "io.bfq.weight");
+	cost = has_file(cgroup, CONTROLLER_BLKIO, "io.weight");
+	if (bfq)
+		r = write_u64(cgroup, CONTROLLER_BLKIO, "io.bfq.weight", l->io_weight, err);
+	if (r == 0 && (cost || !bfq))
+		r = write_u64(cgroup, CONTROLLER_BLKIO, "io.weight",
+		              io_weight_of_blkio(l->io_weight), err);
 	return r;
 }
 
@@ -182,5 +304,7 @@ int cgroup_set_limits(const struct cgroup *cgroup, const struct cgroup_limits *l
 		r = v2 ? set_memory_v2(cgroup, limits, err) : set_memory_v1(cgroup, limits, err);
 	if (r == 0)
 		r = write_u64(cgroup, CONTROLLER_PIDS, "pids.max", limits->pids_max, err);
+	if (r == 0)
+		r = v2 ? set_io_v2(cgroup, limits, err) : set_io_v1(cgroup, limits, err);
 	return r;
 }

@@ -3,7 +3,7 @@
  * leaves and at what it says:
  *
  *   cgroup_tool <parent> create <path> [inner] [shares=N quota=N period=N memory=N reservation=N
- *               swap=N pids=N]
+ *               swap=N swappiness=N pids=N io=N]
  *   cgroup_tool <parent> run <path> <command>...     join, then exec
  *   cgroup_tool <parent> devices <path> [all] [c:1:3:rwm ...]
  *   cgroup_tool <parent> id|oom|populated|stats|pressure|freeze|thaw|kill|remove|open <path>
@@ -42,8 +42,11 @@ static int parse_limit(const char *text, struct cgroup_limits *limits, struct er
 	            {"period=", &limits->cpu_period_usec},
 	            {"memory=", &limits->memory_max_bytes},
 	            {"reservation=", &limits->memory_reservation_bytes},
-	            {"pids=", &limits->pids_max}};
+	            {"swappiness=", &limits->memory_swappiness},
+	            {"pids=", &limits->pids_max},
+	            {"io=", &limits->io_weight}};
 
+	limits->has_memory_swappiness |= strncmp(text, "swappiness=", 11) == 0;
 	if (strncmp(text, "swap=", 5) == 0)
 		return parse_i64(text + 5, INT64_MIN, INT64_MAX, &limits->memory_swap_bytes);
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)

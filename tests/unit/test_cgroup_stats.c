@@ -195,6 +195,14 @@ static void test_bad_pressure_is_refused(void **state)
 	}
 }
 
+static void test_weights_cover_the_whole_range(void **state)
+{
+	(void)state;
+	assert_int_equal(io_weight_of_blkio(10), 1);
+	assert_int_equal(io_weight_of_blkio(500), 4950);
+	assert_int_equal(io_weight_of_blkio(1000), 10000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -206,6 +214,7 @@ int main(void)
 		cmocka_unit_test(test_a_flood_of_lines_stays_within_bounds),
 		cmocka_unit_test(test_pressure_is_in_hundredths),
 		cmocka_unit_test(test_bad_pressure_is_refused),
+		cmocka_unit_test(test_weights_cover_the_whole_range),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
