@@ -348,9 +348,53 @@ static void answer_pull(struct fake_peer *peer, struct json_object *request, boo
 	answer(peer, body, NULL, 0);
 }
 
+static void answer_list(struct fake_peer *peer, struct json_object *request)
+{
+	struct json_object *body = ipc_message_new("images", request);
+
+	json_add(body, "images",
+	         json_tokener_parse(peer->world->images ? peer->world->images : "[]"));
+	answer(peer, body, NULL, 0);
+}
+
+static void answer_removal(struct fake_peer *peer, struct json_object *request, const char *type,
+                           unsigned int layers)
+{
+	struct json_object *body = ipc_message_new(type, request);
+
+	json_add_u64(body, "layersRemoved", layers);
+	answer(peer, body, NULL, 0);
+}
+
 static void on_image_message(struct fake_peer *peer, struct ipc_message *msg, const char *type)
 {
-	note(peer->world, "%s:%s", type, json_text(msg->body, "reference"));
+	struct world *world = peer->world;
+	const char *reference = json_text(msg->body, "reference");
+
+	note(peer->world, "%s:%s", type, reference ? reference : "");
+	if (strcmp(type, "list") == 0) {
+		answer_list(peer, msg->body);
+		return;
+	}
+	if (strcmp(type, "remove") == 0) {
+		answer_removal(peer, msg->body, "removed", 1);
+		return;
+	}
+	if (strcmp(type, "sweep") == 0 && world->busy_sweeps > 0) {
+		world->busy_sweeps--;
+		refuse(peer, msg->body, -EAGAIN, NULL, "a pull is running");
+		return;
+	}
+	if (strcmp(type, "sweep") == 0) {
+		answer_removal(peer, msg->body, "swept", world->sweep_layers);
+		return;
+	}
+	if (strcmp(type, "pull") == 0 && world->full_disk > 0) {
+		world->full_disk--;
+		refuse(peer, msg->body, -ENOSPC, "CannotPullContainerError",
+		       "no space left on device");
+		return;
+	}
 	if (peer->world->hold_pulls && strcmp(type, "pull") == 0) {
 		peer->held = json_object_get(msg->body);
 		return;
@@ -705,6 +749,10 @@ static void set_config(struct config *config)
 		.manifest_pull_timeout_usec = minute,
 		.image_pull_inactivity_timeout_usec = minute,
 		.image_pull_timeout_usec = 120 * minute,
+		.image_cleanup_interval_usec = 30 * minute,
+		.image_cleanup_age_usec = 60 * minute,
+		.image_cleanup_count = 5,
+		.untracked_image_cleanup_age_usec = 60 * minute,
 		.dynamic_port_first = 32768,
 		.dynamic_port_last = 60999,
 		.metadata_rate = 40,

@@ -24,15 +24,19 @@ struct world {
 	char journal[64 * 1024];
 
 	/* What goes wrong; NULL or 0: nothing. */
-	const char *pull_error;  /* name of the error, for every pull */
-	bool image_is_local;     /* "inspect" finds every image */
-	int start_exit_code;     /* "start" fails with it */
-	bool start_is_silent;    /* no answer to "start" */
-	bool keep_no_records;    /* ecs-task is of a version without "record" */
-	const char *instance_id; /* of EC2, for a rebuild */
-	bool stop_is_silent;     /* "stop" is answered, "exited" does not follow */
-	bool hold_host;          /* no answer to "host" until world_release_host() */
-	bool hold_pulls;         /* no answer to pulls until world_release_pulls() */
+	const char *pull_error;    /* name of the error, for every pull */
+	bool image_is_local;       /* "inspect" finds every image */
+	unsigned int full_disk;    /* so many pulls to come meet a full disk */
+	const char *images;        /* answer to "list", JSON array; NULL: none */
+	unsigned int busy_sweeps;  /* so many to come are refused: a pull is running */
+	unsigned int sweep_layers; /* that a sweep removes */
+	int start_exit_code;       /* "start" fails with it */
+	bool start_is_silent;      /* no answer to "start" */
+	bool keep_no_records;      /* ecs-task is of a version without "record" */
+	const char *instance_id;   /* of EC2, for a rebuild */
+	bool stop_is_silent;       /* "stop" is answered, "exited" does not follow */
+	bool hold_host;            /* no answer to "host" until world_release_host() */
+	bool hold_pulls;           /* no answer to pulls until world_release_pulls() */
 };
 
 int world_setup(void **state);
