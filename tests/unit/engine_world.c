@@ -67,6 +67,7 @@ struct world_private {
 	size_t n_tasks;
 	char metadata_tasks[16][65];
 	size_t n_metadata_tasks;
+	struct json_object *metadata_served; /* task id: names of containers; NULL: none */
 	bool metadata_host;
 	int next_port;
 	struct rebuild *rebuild;
@@ -486,6 +487,21 @@ static void remember_task(struct world_private *p, const char *id)
 	snprintf(p->metadata_tasks[p->n_metadata_tasks++], 65, "%s", id);
 }
 
+static void remember_served(struct world_private *p, struct json_object *request)
+{
+	const char *task = json_text(request, "taskId");
+	struct json_object *names;
+
+	if (!p->metadata_served)
+		p->metadata_served = json_object_new_object();
+	names = json_get(p->metadata_served, task);
+	if (!names) {
+		names = json_object_new_array();
+		json_add(p->metadata_served, task, names);
+	}
+	json_append(names, json_object_new_string(json_text(request, "container")));
+}
+
 static void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg, const char *type)
 {
 	struct world_private *p = peer->world->private;
@@ -504,6 +520,8 @@ static void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg,
 	if (strcmp(type, "hello") != 0) {
 		if (strcmp(type, "serve") == 0)
 			remember_task(p, json_text(msg->body, "taskId"));
+		if (strcmp(type, "serve") == 0 || strcmp(type, "host-container") == 0)
+			remember_served(p, msg->body);
 		if (strcmp(type, "serve-host") == 0)
 			p->metadata_host = true;
 		ok(peer, msg->body, "ok");
@@ -514,6 +532,8 @@ static void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg,
 	for (size_t i = 0; i < p->n_metadata_tasks; i++)
 		json_append(tasks, json_object_new_string(p->metadata_tasks[i]));
 	json_add(body, "tasks", tasks);
+	if (p->metadata_served)
+		json_add(body, "served", json_object_get(p->metadata_served));
 	json_add(body, "credentials", json_object_new_array());
 	json_add_bool(body, "host", p->metadata_host);
 	answer(peer, body, NULL, 0);
@@ -891,6 +911,7 @@ int world_teardown(void **state)
 	close(p->metadata_fd);
 	sd_event_unref(world->loop);
 	(void)dir_remove_all(AT_FDCWD, world->dir);
+	json_object_put(p->metadata_served);
 	free(p);
 	free(world);
 	return 0;
@@ -1062,10 +1083,26 @@ void world_restart_metadata(struct world *world)
 	struct world_private *p = world->private;
 
 	p->n_metadata_tasks = 0;
+	json_object_put(p->metadata_served);
+	p->metadata_served = NULL;
 	p->metadata_host = false;
+	world_disconnect_metadata(world);
+}
+
+void world_disconnect_metadata(struct world *world)
+{
+	struct world_private *p = world->private;
+
 	for (size_t i = 0; i < p->n_peers; i++)
 		if (p->peers[i]->role == ROLE_METADATA && p->peers[i]->conn)
 			peer_gone(p->peers[i]);
+}
+
+void world_lose_served(struct world *world, const char *task_id)
+{
+	struct world_private *p = world->private;
+
+	json_object_object_del(p->metadata_served, task_id);
 }
 
 /* Payloads. */

@@ -70,6 +70,10 @@ void world_release_pulls(struct world *world);
 void world_release_host(struct world *world);
 /* ecs-metadata loses its memory and its connections. */
 void world_restart_metadata(struct world *world);
+/* It keeps its memory and loses its connections, as after a restart under systemd. */
+void world_disconnect_metadata(struct world *world);
+/* It has the task, but no socket of its containers. */
+void world_lose_served(struct world *world, const char *task_id);
 
 /* The agent ends, and another begins on the same state; the others notice a broken connection. */
 void world_stop_engine(struct world *world);
