@@ -138,7 +138,7 @@ static void on_registered(int r, const struct err *err, void *userdata)
 		fail(node, EXIT_FAILURE, "start of the session with ACS", &failure);
 		return;
 	}
-	(void)sd_notify(0, "READY=1\nSTATUS=Registered.");
+	(void)sd_notify(0, "STATUS=Registered.");
 	(void)malloc_trim(0); /* what starting took is not needed again */
 }
 
@@ -214,8 +214,13 @@ static void use_state(struct node *node)
 		r = start_engine(node, &failure);
 	if (r >= 0)
 		r = start_registration(node, &failure);
-	if (r < 0)
+	if (r < 0) {
 		fail(node, start_exit_code(r), "start", &failure);
+		return;
+	}
+	/* Tasks are looked after. A service manager that waited for ECS, which may be away for
+	 * hours, would hold up a boot or an upgrade, and not watch us meanwhile. */
+	(void)sd_notify(0, "READY=1\nSTATUS=Registering with ECS.");
 }
 
 static void on_rebuilt(int r, const struct err *err, void *userdata)
