@@ -11,7 +11,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -63,25 +65,47 @@ static int pivot(struct child *child)
 	return r;
 }
 
+/* So that a user other than root can open /dev/stdout, which is the pipe or the terminal. */
+static int give_stdio(const struct child *child, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISFIFO(st.st_mode) && child->console_fd < 0)
+		return 0;
+	return fchown(fd, child->ids.uid, child->ids.gid) < 0 ? -errno : 0;
+}
+
 /* Descriptors 0, 1 and 2; nothing else but the report, which closes with execve(2). */
-static int set_stdio(struct child *child)
+int child_set_stdio(struct child *child)
 {
 	const struct child_plan *plan = child->plan;
-	int out = plan->stdout_fd >= 0 ? plan->stdout_fd : child->null_rdwr_fd;
-	int error = plan->stderr_fd >= 0 ? plan->stderr_fd : child->null_rdwr_fd;
 
-	if (dup2(child->null_rdwr_fd, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
-	    dup2(error, STDERR_FILENO) < 0)
-		return -errno;
-	/* So that a user other than root can open /dev/stdout, which is the pipe. */
-	if ((plan->stdout_fd >= 0 && fchown(STDOUT_FILENO, child->ids.uid, child->ids.gid) < 0) ||
-	    (plan->stderr_fd >= 0 && fchown(STDERR_FILENO, child->ids.uid, child->ids.gid) < 0))
-		return -errno;
+	for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++) {
+		int fd = child->console_fd >= 0 ? child->console_fd : plan->stdio[i];
+		bool given = fd >= 0;
+		int r;
+
+		if (dup2(given ? fd : child->null_rdwr_fd, i) < 0)
+			return -errno;
+		r = given ? give_stdio(child, i) : 0;
+		if (r < 0)
+			return r;
+	}
 	return fd_close_from(3, &plan->report_fd, 1);
 }
 
+/* By the leader of a session, of the one that the program will be in. */
+int child_take_terminal(struct child *child)
+{
+	if (child->console_fd >= 0 && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0)
+		return -errno;
+	return 0;
+}
+
 /* CVE-2024-21626: a working directory outside the root would be a way out. The kernel marks one. */
-static int enter_cwd(struct child *child)
+int child_enter_cwd(struct child *child)
 {
 	char path[PATH_MAX];
 
@@ -140,7 +164,12 @@ static int start_init(struct child *child)
 		(void)prctl(PR_SET_NAME, "init");
 		init_loop(pid);
 	}
-	return setpgid(0, 0) < 0 ? -errno : 0;
+	if (setpgid(0, 0) < 0)
+		return -errno;
+	/* All signals are blocked, so the terminal does not stop us for this. */
+	if (child->console_fd >= 0 && tcsetpgrp(STDIN_FILENO, getpid()) < 0)
+		return -errno;
+	return 0;
 }
 
 static const char *env_get(const struct child_plan *plan, const char *name)
@@ -204,11 +233,27 @@ static int find_program(const struct child *child, const char *name, char *path,
 	return result;
 }
 
-static bool send_report(const struct child_plan *plan, struct child_report report)
+bool child_send_report(const struct child_plan *plan, struct child_report report, int fd)
 {
-	return write(plan->report_fd, &report, sizeof(report)) == (ssize_t)sizeof(report);
+	struct iovec data = {.iov_base = &report, .iov_len = sizeof(report)};
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {};
+	struct msghdr msg = {.msg_iov = &data, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof(control);
+		control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)),
+		                                  .cmsg_level = SOL_SOCKET,
+		                                  .cmsg_type = SCM_RIGHTS};
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+	}
+	return sendmsg(plan->report_fd, &msg, MSG_NOSIGNAL) == (ssize_t)sizeof(report);
 }
-static int execute(struct child *child)
+
+int child_execute(struct child *child)
 {
 	char path[PATH_MAX];
 	int r;
@@ -222,7 +267,7 @@ static int execute(struct child *child)
 		return r;
 
 	child->where.step = CHILD_READY;
-	if (!send_report(child->plan, child->where))
+	if (!child_send_report(child->plan, child->where, -EBADF))
 		return -EPIPE;
 	child->where.step = CHILD_EXEC;
 	child->where.item = CHILD_ITEM_FOUND;
@@ -230,10 +275,7 @@ static int execute(struct child *child)
 	return -errno;
 }
 
-static const struct {
-	enum child_step step;
-	int (*run)(struct child *child);
-} steps[] = {
+static const struct child_step_entry start_steps[] = {
 	{CHILD_CGROUP, join_cgroup},
 	{CHILD_NETWORK, enter_network},
 	{CHILD_HOSTNAME, set_hostname},
@@ -243,6 +285,7 @@ static const struct {
 	{CHILD_OOM_SCORE, child_set_oom_score},
 	{CHILD_SYSCTLS, child_set_sysctls},
 	{CHILD_DEV, child_mount_dev},
+	{CHILD_CONSOLE, child_make_console},
 	{CHILD_DEVICES, child_make_devices},
 	{CHILD_SYS, child_mount_sys},
 	{CHILD_CGROUP_MOUNT, child_mount_cgroup},
@@ -255,18 +298,19 @@ static const struct {
 	{CHILD_READONLY_ROOT, child_make_root_readonly},
 	{CHILD_PIVOT, pivot},
 	{CHILD_RLIMITS, child_set_rlimits},
-	{CHILD_STDIO, set_stdio},
-	{CHILD_CWD, enter_cwd},
+	{CHILD_STDIO, child_set_stdio},
+	{CHILD_STDIO, child_take_terminal},
+	{CHILD_CWD, child_enter_cwd},
 	{CHILD_SECCOMP, child_early_seccomp},
 	{CHILD_CAPABILITIES, child_drop_privileges},
 	{CHILD_NO_NEW_PRIVS, child_no_new_privs},
 	{CHILD_INIT, start_init},
-	{CHILD_EXEC, execute},
+	{CHILD_EXEC, child_execute},
 };
 
-_Noreturn void child_run(const struct child_plan *plan)
+struct child child_init(const struct child_plan *plan)
 {
-	struct child child = {
+	return (struct child){
 		.plan = plan,
 		.spec = plan->spec,
 		.root_fd = -EBADF,
@@ -274,21 +318,33 @@ _Noreturn void child_run(const struct child_plan *plan)
 		.dev_fd = -EBADF,
 		.null_fd = -EBADF,
 		.null_rdwr_fd = -EBADF,
+		.console_fd = -EBADF,
 	};
+}
 
+_Noreturn void child_run_steps(struct child *child, const struct child_step_entry *steps, size_t n)
+{
 	(void)setsid(); /* fails only for a leader, which a new process is not */
-	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+	for (size_t i = 0; i < n; i++) {
 		int r;
 
 		/* Nodes and mount points get exactly the modes written above. */
 		umask(steps[i].step < CHILD_MOUNTS && steps[i].step >= CHILD_DEV ? 0 : 022);
-		child.where = (struct child_report){.step = (int32_t)steps[i].step, .item = -1};
-		r = steps[i].run(&child);
+		child->where = (struct child_report){.step = (int32_t)steps[i].step, .item = -1};
+		r = steps[i].run(child);
 		if (r < 0) {
-			child.where.error = r;
-			(void)send_report(plan, child.where); /* the parent may have gone */
+			child->where.error = r;
+			/* the parent may have gone */
+			(void)child_send_report(child->plan, child->where, -EBADF);
 			_exit(1);
 		}
 	}
-	_exit(1); /* not reached: execute() returns errors only */
+	_exit(1); /* not reached: child_execute() returns errors only */
+}
+
+_Noreturn void child_run(const struct child_plan *plan)
+{
+	struct child child = child_init(plan);
+
+	child_run_steps(&child, start_steps, ARRAY_SIZE(start_steps));
 }

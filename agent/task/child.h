@@ -5,7 +5,11 @@
  *
  * Reports on plan->report_fd (close-on-exec): one struct child_report. One with step CHILD_READY
  * is sent right before execve(2): end of file after it means that execve(2) succeeded, unless a
- * report of CHILD_EXEC follows. End of file without it means that the child was killed.
+ * report of CHILD_EXEC follows. End of file without it means that the child was killed. With a
+ * terminal, CHILD_CONSOLE comes before and brings the master side of it.
+ *
+ * One more process in a container that runs (an exec) goes a way of its own, with the same plan and
+ * reports: child_exec_run().
  */
 #pragma once
 
@@ -30,6 +34,7 @@ enum child_step {
 	CHILD_OOM_SCORE,
 	CHILD_SYSCTLS, /* item: index in spec->sysctls */
 	CHILD_DEV,
+	CHILD_CONSOLE,
 	CHILD_DEVICES, /* item: index in spec->devices, or -1 */
 	CHILD_SYS,
 	CHILD_CGROUP_MOUNT,
@@ -50,6 +55,8 @@ enum child_step {
 	CHILD_CAPABILITIES,
 	CHILD_NO_NEW_PRIVS,
 	CHILD_INIT,
+	CHILD_NAMESPACES, /* exec only, as the next */
+	CHILD_FORK,
 	CHILD_READY,
 	CHILD_EXEC,
 	_CHILD_STEP_MAX,
@@ -84,13 +91,38 @@ struct child_plan {
 		*cgroup_hierarchies; /* v1: "cpu,cpuacct", "name=systemd", ...; NULL on v2 */
 	const struct host_device *host_devices; /* privileged */
 	size_t n_host_devices;
-	int stdout_fd, stderr_fd; /* -EBADF: discard */
-	int report_fd;
+	int stdio[3];  /* -EBADF: /dev/null; with spec->terminal none is used */
+	int report_fd; /* a socket of SOCK_SEQPACKET */
+	int init_fd;   /* exec: pidfd of the container's first process */
 	const struct seccomp_filter *seccomp; /* NULL: none */
 };
 
 /* Runs in the child; does not return. */
 _Noreturn void child_run(const struct child_plan *plan);
+
+/*
+ * The same for an exec, in a plain clone that is in the container's cgroup as far as cgroup2 goes.
+ * It enters the namespaces of plan->init_fd, gives up what the container has not got, and only then
+ * forks the process that is seen inside, as a child of our parent; its pid comes with CHILD_READY.
+ * Of the plan these are used: spec (user, group, caps, limits, cwd, args, terminal, console size),
+ * env, cgroup, stdio, report_fd, init_fd, seccomp.
+ */
+_Noreturn void child_exec_run(const struct child_plan *plan);
+
+/* Both ends of plan->report_fd; close-on-exec, [0] is the reader's and does not block. */
+int child_report_open(int fds[2], struct err *err);
+
+struct child_message {
+	struct child_report report;
+	pid_t pid;      /* who sent it, as the kernel says and the reader counts */
+	int console_fd; /* owned; -EBADF if there is none */
+};
+
+/*
+ * Take the next report: 1, 0 at the end of file, -EAGAIN when there is none yet, -errno. What does
+ * not have the form of a report is -EPROTO.
+ */
+int child_report_receive(int fd, struct child_message *ret);
 
 /*
  * What the report means, for people: fills err (name CannotStartContainerError) and returns the

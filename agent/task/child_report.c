@@ -1,13 +1,90 @@
 /*
- * In the parent: words for what a child reports. The report crossed a pipe from a process of root,
- * so its numbers are checked before they are used.
+ * In the parent: taking what a child reports, and the words for it. The report crossed a socket
+ * from a process of root, so its numbers are checked before they are used.
  */
 #include "agent/task/child_steps.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "lib/cleanup.h"
+#include "lib/fd.h"
+
+int child_report_open(int fds[2], struct err *err)
+{
+	static const int on = 1;
+	int r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return err_set(err, -errno, "make a socket for the start");
+	r = fd_set_nonblock(fds[0], true);
+	if (r == 0 && setsockopt(fds[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
+		r = -errno;
+	if (r < 0) {
+		fds[0] = fd_close(fds[0]);
+		fds[1] = fd_close(fds[1]);
+		return err_set(err, r, "set up the socket for the start");
+	}
+	return 0;
+}
+
+/* Descriptors that nobody asked for are closed, all but the first. */
+static void take_control(struct msghdr *msg, struct child_message *ret)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET)
+			continue;
+		if (c->cmsg_type == SCM_CREDENTIALS) {
+			struct ucred peer;
+
+			memcpy(&peer, CMSG_DATA(c), sizeof(peer));
+			ret->pid = peer.pid;
+		} else if (c->cmsg_type == SCM_RIGHTS) {
+			size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+			for (size_t i = 0; i < n; i++) {
+				int fd;
+
+				memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+				if (ret->console_fd < 0)
+					ret->console_fd = fd;
+				else
+					fd_close(fd);
+			}
+		}
+	}
+}
+
+int child_report_receive(int fd, struct child_message *ret)
+{
+	struct child_message message = {.console_fd = -EBADF};
+	struct iovec data = {.iov_base = &message.report, .iov_len = sizeof(message.report)};
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+	} control = {};
+	struct msghdr msg = {
+		.msg_iov = &data,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t n;
+
+	do
+		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	take_control(&msg, &message);
+	if (n != sizeof(message.report)) {
+		fd_close(message.console_fd);
+		return n == 0 ? 0 : -EPROTO;
+	}
+	*ret = message;
+	return 1;
+}
 
 static void describe_rlimit(const struct container_spec *spec, int item, int r, struct err *err)
 {
@@ -84,6 +161,7 @@ static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_PROC] = "mount /proc",
 	[CHILD_OOM_SCORE] = "set oom_score_adj",
 	[CHILD_DEV] = "make /dev",
+	[CHILD_CONSOLE] = "make the terminal",
 	[CHILD_SYS] = "mount /sys",
 	[CHILD_CGROUP_MOUNT] = "mount /sys/fs/cgroup",
 	[CHILD_READONLY_ROOT] = "make the root file system read-only",
@@ -93,10 +171,12 @@ static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_CAPABILITIES] = "set user and capabilities",
 	[CHILD_NO_NEW_PRIVS] = "set no_new_privs",
 	[CHILD_INIT] = "start the init process",
+	[CHILD_NAMESPACES] = "enter the container",
+	[CHILD_FORK] = "fork inside the container",
 	[CHILD_READY] = "start the program",
 };
 
-/* Is item an index that this step can have; the report crossed a pipe from a process of root. */
+/* Is item an index that this step can have; the report comes from a process of root. */
 static bool item_is_valid(const struct container_spec *spec, const struct child_report *report)
 {
 	size_t n = 0, i = (size_t)report->item;

@@ -5,6 +5,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "agent/task/child.h"
 #include "agent/task/mount.h"
 #include "agent/task/user.h"
@@ -20,6 +23,7 @@ struct child {
 	int dev_fd;                /* of our own /dev */
 	int null_fd;               /* our own /dev/null, O_PATH */
 	int null_rdwr_fd;          /* the same, opened */
+	int console_fd;            /* the container's side of its terminal */
 	struct user_ids ids;
 };
 
@@ -29,6 +33,25 @@ extern const char *const child_etc_files[3];
 
 /* The item of CHILD_EXEC that tells "found, but its interpreter is not" from "not found". */
 #define CHILD_ITEM_FOUND 1
+
+struct child_step_entry {
+	enum child_step step;
+	int (*run)(struct child *child);
+};
+
+/* child.c: run the steps; does not return, for the last one executes the program. */
+_Noreturn void child_run_steps(struct child *child, const struct child_step_entry *steps, size_t n);
+struct child child_init(const struct child_plan *plan);
+/* fd: one to send along, or -EBADF. */
+bool child_send_report(const struct child_plan *plan, struct child_report report, int fd);
+int child_set_stdio(struct child *child);
+int child_take_terminal(struct child *child);
+int child_enter_cwd(struct child *child);
+int child_execute(struct child *child);
+
+/* child_console.c: the terminal, where one is asked for. */
+int child_make_console(struct child *child);      /* of a new /dev; it is /dev/console */
+int child_make_exec_console(struct child *child); /* of a container that runs */
 
 /* child_kernel.c: file systems of the kernel, and what is written there. */
 int child_make_own_directories(struct child *child);

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "agent/task/environment.h"
 #include "agent/task/rootfs.h"
 #include "agent/task/seccomp.h"
 #include "lib/fd.h"
@@ -197,6 +198,7 @@ int container_create(struct task *task, struct container_spec *spec, struct cont
 	container->spec = spec;
 	container->stop_signal = spec->stop_signal;
 	container->netns_fd = container->pid_fd = container->report_fd = -EBADF;
+	container->stdin_fd = -EBADF;
 	container->endpoint = ENDPOINT_EMPTY;
 	output_init(&container->output);
 
@@ -213,40 +215,6 @@ int container_create(struct task *task, struct container_spec *spec, struct cont
 }
 
 /* --- start --- */
-
-static const char *find_env(const char *const *env, const char *name)
-{
-	size_t len = strlen(name);
-
-	for (size_t i = 0; env && env[i]; i++)
-		if (strncmp(env[i], name, len) == 0 && env[i][len] == '=')
-			return env[i] + len + 1;
-	return NULL;
-}
-
-/* What Docker sets where image and task do not; HOME is added by the child, who knows the user. */
-static int make_env(const struct container_spec *spec, const char *hostname, char *hostname_entry,
-                    size_t n_hostname_entry, struct child_plan *plan, struct err *err)
-{
-	size_t n = 0;
-
-	while (spec->env && spec->env[n])
-		n++;
-	plan->env = calloc(n + 4, sizeof(*plan->env));
-	if (!plan->env)
-		return err_oom(err);
-	for (size_t i = 0; i < n; i++)
-		plan->env[i] = (char *)spec->env[i];
-	if (!find_env(spec->env, "PATH"))
-		plan->env[n++] = (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:"
-					 "/sbin:/bin";
-	if (!find_env(spec->env, "HOSTNAME")) {
-		snprintf(hostname_entry, n_hostname_entry, "HOSTNAME=%s", hostname);
-		plan->env[n++] = hostname_entry;
-	}
-	plan->n_env = n;
-	return 0;
-}
 
 static void choose_hostname(const struct container *container, char *buf, size_t n)
 {
@@ -335,69 +303,88 @@ static int clone_child(struct container *container, const struct child_plan *pla
  * The pid as the host counts, which is what others can use: /proc here is still the host's, and
  * shows a pidfd in its own numbers.
  */
-static pid_t find_host_pid(const struct container *container)
+pid_t process_host_pid(int pid_fd, pid_t pid)
 {
 	_cleanup_free_ char *text = NULL;
 	char path[48], *line;
-	int pid;
+	int host_pid;
 
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", container->pid_fd);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pid_fd);
 	if (file_read(AT_FDCWD, path, 4096, &text, NULL) < 0)
-		return container->pid;
+		return pid;
 	line = strstr(text, "\nPid:");
-	return line && sscanf(line, "\nPid: %d", &pid) == 1 && pid > 0 ? pid : container->pid;
+	return line && sscanf(line, "\nPid: %d", &host_pid) == 1 && host_pid > 0 ? host_pid : pid;
+}
+
+/* Standard input of an interactive container: open, and silent. */
+static int open_stdin(struct container *container, int *ret_read, struct err *err)
+{
+	int fds[2];
+
+	if (!container->spec->interactive || container->spec->terminal)
+		return 0;
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return err_set(err, -errno, "make a pipe for the input");
+	*ret_read = fds[0];
+	fd_close(container->stdin_fd);
+	container->stdin_fd = fds[1];
+	return 0;
 }
 
 static int start_child(struct container *container, struct child_plan *plan, struct err *err)
 {
-	_cleanup_close_ int report_read = -EBADF, report_write = -EBADF;
+	_cleanup_close_ int report_read = -EBADF, report_write = -EBADF, stdin_read = -EBADF;
 	int fds[2], r;
 
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return err_set(err, -errno, "make a pipe for the start");
+	r = open_stdin(container, &stdin_read, err);
+	if (r < 0)
+		return r;
+	r = child_report_open(fds, err);
+	if (r < 0)
+		return r;
 	report_read = fds[0];
 	report_write = fds[1];
-	r = fd_set_nonblock(report_read, true);
-	if (r < 0)
-		return err_set(err, r, "make the pipe non-blocking");
 
 	plan->report_fd = report_write;
-	plan->stdout_fd = container->output.write_fds[0];
-	plan->stderr_fd = container->output.write_fds[1];
+	plan->stdio[0] = stdin_read;
+	plan->stdio[1] = container->output.write_fds[0];
+	plan->stdio[2] = container->output.write_fds[1];
 	r = clone_child(container, plan, err);
 	output_close_write_ends(&container->output);
 	if (r < 0)
 		return r;
 	container->report_fd = TAKE_FD(report_read);
-	container->host_pid = find_host_pid(container);
+	container->host_pid = process_host_pid(container->pid_fd, container->pid);
 	return 0;
 }
 
 static int prepare_and_start(struct container *container, const struct network_address *address,
-                             struct child_plan *plan, struct seccomp_filter *filter,
-                             struct err *err)
+                             struct child_plan *plan, struct environment *environment,
+                             struct seccomp_filter *filter, struct err *err)
 {
 	struct task *task = container->task;
 	const struct container_spec *spec = container->spec;
 	bool host_mode = task->spec.network_mode == NETWORK_HOST;
 	_cleanup_close_ int dir_fd = -EBADF;
-	char hostname[65], hostname_entry[80];
+	const char *hostname = container->hostname;
 	int r;
 
-	choose_hostname(container, hostname, sizeof(hostname));
+	choose_hostname(container, container->hostname, sizeof(container->hostname));
 	plan->hostname = hostname;
 	dir_fd = open(container->private_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd < 0)
 		return err_set(err, -errno, "open %s", container->private_dir);
 	r = etc_files_write(dir_fd, spec, hostname, address, host_mode, err);
 	if (r == 0)
-		r = make_env(spec, hostname, hostname_entry, sizeof(hostname_entry), plan, err);
+		r = environment_make(spec, hostname, NULL, environment, err);
+	plan->env = environment->list;
+	plan->n_env = environment->n;
 	if (r == 0 && spec->seccomp)
 		r = seccomp_filter_get(task->seccomp_dir, &seccomp_default, spec->cap_bounding,
 		                       filter, err);
 	if (r == 0 && spec->privileged)
 		r = find_host_devices(plan, err);
-	if (r == 0)
+	if (r == 0 && !spec->terminal)
 		r = output_open_pipes(&container->output, err);
 	if (r == 0)
 		r = start_child(container, plan, err);
@@ -447,9 +434,10 @@ int container_start(struct container *container, const struct network_address *a
 		.netns_fd = container->netns_fd,
 		.cgroup = container->cgroup,
 		.cgroup_hierarchies = container->task->hierarchies,
-		.stdout_fd = -EBADF,
-		.stderr_fd = -EBADF,
+		.stdio = {-EBADF, -EBADF, -EBADF},
+		.init_fd = -EBADF,
 	};
+	struct environment environment = {};
 	struct seccomp_filter filter = {};
 	int *ports = NULL;
 	int r;
@@ -468,8 +456,8 @@ int container_start(struct container *container, const struct network_address *a
 		container->oom_kills = 0;
 	if (container->spec->seccomp)
 		plan.seccomp = &filter;
-	r = prepare_and_start(container, address, &plan, &filter, err);
-	free(plan.env);
+	r = prepare_and_start(container, address, &plan, &environment, &filter, err);
+	environment_done(&environment);
 	free((void *)plan.host_devices);
 	seccomp_filter_done(&filter);
 	if (r < 0) {
@@ -522,25 +510,41 @@ static void start_succeeded(struct container *container)
 	container->status = CONTAINER_RUNNING;
 	if (container->stop_deadline_usec > 0) /* it was asked for meanwhile */
 		send_signal(container, container->stop_signal);
+	container_spec_free(container->exec_spec);
+	container->exec_spec = container_spec_for_exec(container->spec);
+	if (!container->exec_spec)
+		log_warning(NULL, 0, "container %s: no memory: nothing can be executed in it",
+		            container->name);
 	if (!container->spec->restart)
 		container->spec = container_spec_free(container->spec);
+}
+
+static void take_report(struct container *container, struct child_message *message)
+{
+	struct err err = {};
+
+	if (message->report.error < 0 && container->failure.error == 0)
+		container->failure = message->report;
+	else if (message->report.step == CHILD_CONSOLE && message->console_fd >= 0 &&
+	         container->spec->terminal && !container->output.terminal &&
+	         output_set_terminal(&container->output, TAKE_FD(message->console_fd), &err) < 0)
+		log_warning(NULL, 0, "container %s: %s", container->name, err.text);
+	else if (message->report.step == CHILD_READY) {
+		container->was_ready = true;
+		container->started_realtime_usec = now_realtime_usec();
+	}
+	fd_close(message->console_fd);
 }
 
 enum container_progress container_start_progress(struct container *container, bool ended,
                                                  struct err *err)
 {
-	struct child_report report;
-	ssize_t n;
+	struct child_message message;
+	int r;
 
-	while ((n = read(container->report_fd, &report, sizeof(report))) == sizeof(report)) {
-		if (report.error < 0 && container->failure.error == 0)
-			container->failure = report;
-		else if (report.step == CHILD_READY) {
-			container->was_ready = true;
-			container->started_realtime_usec = now_realtime_usec();
-		}
-	}
-	if (n < 0 && (errno == EAGAIN || errno == EINTR) && !ended)
+	while ((r = child_report_receive(container->report_fd, &message)) > 0)
+		take_report(container, &message);
+	if (r == -EAGAIN && !ended)
 		return CONTAINER_WAITS;
 
 	if (container->failure.error < 0) {
@@ -644,6 +648,8 @@ void container_exited(struct container *container, int wait_status)
 
 	output_drain(&container->output);
 	settle(container);
+	container->stdin_fd = fd_close(container->stdin_fd);
+	container->exec_spec = container_spec_free(container->exec_spec);
 	container->pid = 0;
 	container->pid_fd = fd_close(container->pid_fd);
 	container->stop_deadline_usec = 0;
@@ -717,10 +723,12 @@ struct container *container_free(struct container *container)
 	fd_close(container->netns_fd);
 	fd_close(container->pid_fd);
 	fd_close(container->report_fd);
+	fd_close(container->stdin_fd);
 	close_ports(container);
 	layer_locks_drop(&container->layer_locks);
 	cgroup_free(container->cgroup);
 	container_spec_free(container->spec);
+	container_spec_free(container->exec_spec);
 	json_object_put(container->start_request);
 	free(container->name);
 	free(container->id);

@@ -61,7 +61,9 @@ struct container {
 	struct container *next;
 	struct task *task; /* borrowed */
 	char *name, *id;
-	struct container_spec *spec;
+	struct container_spec *spec;      /* NULL once it runs and cannot be started again */
+	struct container_spec *exec_spec; /* for an exec (spec.h); NULL until it runs */
+	char hostname[65];
 	enum container_status status;
 	char private_dir[PATH_MAX]; /* rootfs.h */
 	struct layer_locks layer_locks;
@@ -82,6 +84,7 @@ struct container {
 	pid_t pid, host_pid; /* in our pid namespace; in that of the host's /proc */
 	int pid_fd;
 	int report_fd; /* -EBADF: execve(2) is behind us */
+	int stdin_fd;  /* interactive: kept open, so that the container never reads the end */
 	bool was_ready;
 	struct child_report failure;                      /* error 0: none */
 	uint64_t start_deadline_usec, stop_deadline_usec; /* monotonic; 0: none */
@@ -134,5 +137,9 @@ struct json_object *container_exit_event(const struct container *container);
 void container_remove(struct container *container);
 struct container *container_free(struct container *container);
 DEFINE_CLEANUP(struct container *, container_free)
+
+/* The process of pid_fd as the host counts; pid, our own number for it, if that is not to be had.
+ */
+pid_t process_host_pid(int pid_fd, pid_t pid);
 
 uint64_t now_monotonic_usec(void);

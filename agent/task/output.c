@@ -8,6 +8,8 @@
 
 #include "lib/fd.h"
 
+#define TERMINAL_MAX (1024 * 1024)
+
 /* As much as a pipe holds by default. One for all containers: each read is written at once. */
 static char buffer[65536];
 
@@ -55,9 +57,19 @@ void output_close_write_ends(struct output *output)
 		output->write_fds[i] = fd_close(output->write_fds[i]);
 }
 
+int output_set_terminal(struct output *output, int fd, struct err *err)
+{
+	int r = fd_set_nonblock(fd, true);
+
+	fd_close(output->read_fds[0]);
+	output->read_fds[0] = fd;
+	output->terminal = true;
+	return r < 0 ? err_set(err, r, "make the terminal non-blocking") : 0;
+}
+
 bool output_has_room(struct output *output)
 {
-	return output->writer && spool_writer_has_room(output->writer);
+	return !output->writer || spool_writer_has_room(output->writer);
 }
 
 /* Bytes taken; 0 at end of file (the pipe is closed then) or when nothing is there. */
@@ -74,6 +86,8 @@ static size_t transfer(struct output *output, int i, bool beyond)
 	if (n <= 0)
 		return 0;
 
+	if (!output->writer)
+		return (size_t)n; /* a terminal that nobody reads would stop the container */
 	clock_gettime(CLOCK_REALTIME, &now);
 	spool_writer_append(output->writer, streams[i],
 	                    (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000, buffer,
@@ -87,9 +101,21 @@ void output_read(struct output *output, int i)
 		(void)transfer(output, i, false);
 }
 
+/* How much it holds cannot be asked for; it is less than this. */
+static void drain_terminal(struct output *output)
+{
+	for (size_t taken = 0, n = 1; output->read_fds[0] >= 0 && n > 0 && taken < TERMINAL_MAX;
+	     taken += n)
+		n = transfer(output, 0, true);
+	output->read_fds[0] = fd_close(output->read_fds[0]);
+	output->terminal = false;
+}
+
 void output_drain(struct output *output)
 {
 	output_close_write_ends(output);
+	if (output->terminal)
+		drain_terminal(output);
 	for (int i = 0; i < 2; i++) {
 		int left = 0;
 

@@ -23,13 +23,14 @@
  *      "restart":false,                    true: may be started again after it has exited, with the
  *                                          same root file system and namespaces; its log stream
  *                                          then ends with the task, not with the exit
+ *      "interactive":false,                true: standard input stays open, and silent
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
  *      "stopSignal":"SIGTERM",
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
  *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.
  *      The name "supervisor" is refused: the cgroup of ecs-task has it.
  *      Of config these are taken, and a member not known is refused by name: ociVersion, hostname,
- *      root.readonly, process (args, env, cwd, terminal false, capabilities, rlimits,
+ *      root.readonly, process (args, env, cwd, terminal, consoleSize, capabilities, rlimits,
  *      noNewPrivileges, oomScoreAdj), mounts (bind and tmpfs; a source that is missing is made as a
  *      directory), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, linux.resources
  *      (cpu.shares, .quota, .period, memory.limit, .reservation, .swap, pids.limit, and devices:
@@ -61,7 +62,8 @@
  *      credentials. -> {"type":"recorded"}
  *
  *  {"type":"state"} -> {"type":"state","ready":bool,"containers":[{"name","id","status":"created"|
- *      "starting"|"running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime","cgroupId"}]}
+ *      "starting"|"running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime",
+ *      "cgroupId","execs":[{"exec","pid"}]}]}     execs: those of ecs-agent that have not ended
  *      with "record":true in the request also "record", if there is one.
  *  {"type":"sockets"} -> {"type":"sockets","containers":["app",...]} descriptors: the endpoint
  *      socket of each, in order, for an ecs-metadata that has lost its own.
@@ -70,6 +72,26 @@
  *      Error EBUSY while a container runs. The cgroup of ecs-task itself stays, empty, until "reap"
  *      is asked of ecs-launcher.
  *
+ *  {"type":"exec","container":"app","exec":"<id>","args":["ps"],"env":["A=b"],"user":"1000:1000",
+ *      "cwd":"/srv","terminal":false,"size":{"rows":24,"columns":80},
+ *      "stdio":["stdin","stdout","stderr"]}   descriptors: what "stdio" names, in its order
+ *      One more process in a container that runs, with all that the container's own has (exec.h).
+ *      "exec" is chosen by ecs-agent: 1 to 128 letters, digits, '_', '-', '.'. All but container,
+ * exec and args may be missing; user and cwd are the container's then, what stdio does not name is
+ *      /dev/null. Descriptors had better be pipes: the container can open them anew.
+ *      -> {"type":"exec-started","container":"app","exec":"<id>","pid":n,"time":<realtime usec>}
+ *         once execve(2) has succeeded; with "terminal" one descriptor: the terminal's master side,
+ *         which nobody else has. Its size is changed on it (TIOCSWINSZ); closing it is a hangup.
+ *      Errors: EINVAL, ENOENT (no such container: err names those there are), ESRCH (it does not
+ *      run), EAGAIN (too many at once), EEXIST (the id is in use); "exitCode" 126 or 127 when the
+ *      program cannot be run.
+ *  {"type":"exec-signal","exec":"<id>","signal":"SIGTERM"} -> {"type":"exec-signalled"}
+ *      To the program and its process group.
+ *
+ * Operators use a socket of their own, <run>/tasks/<task id>/exec.sock (root only): a connection
+ * carries one "exec", without an id, whose events it gets, and "exec-signal". When it is closed,
+ * the program gets SIGHUP.
+ *
  * SIGTERM (the host shuts down): every container is stopped, exit files stay, ecs-task exits.
  *
  * Events, without "seq":
@@ -77,10 +99,12 @@
  *      exitCode is 128+n after a signal. Written to <run>/tasks/<id>/exit-<name>.json (the same
  *      object; root:ecs-agent 0640) before it is sent, and sent only when no process of the
  *      container is left and its output is in the spool.
+ *  {"type":"exec-exited","container":"app","exec":"<id>","exitCode":n,"signal":n,"time":<usec>}
  *  {"type":"dropped","container":"app","records":n,"bytes":n}
  *      log records that the spool's bound made it drop (mode non-blocking), in total so far.
  */
 #pragma once
 
-#define TASK_SOCKET     "control.sock"
-#define TASK_RECORD_MAX (1024 * 1024)
+#define TASK_SOCKET      "control.sock"
+#define TASK_EXEC_SOCKET "exec.sock"
+#define TASK_RECORD_MAX  (1024 * 1024)

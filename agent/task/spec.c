@@ -151,13 +151,14 @@ static int config_parse(struct json_object *config, enum network_mode mode,
 	return r;
 }
 
-/* "user:group" */
-static int user_parse(const char *text, struct container_spec *spec, struct err *err)
+int container_spec_set_user(struct container_spec *spec, const char *text, struct err *err)
 {
 	const char *colon = strchr(text, ':');
 
 	if (strlen(text) > 255)
 		return err_text(err, -EINVAL, "user is longer than 255 bytes");
+	free(spec->user);
+	free(spec->group);
 	spec->user = strndup(text, colon ? (size_t)(colon - text) : strlen(text));
 	spec->group = strdup(colon ? colon + 1 : "");
 	return spec->user && spec->group ? 0 : err_oom(err);
@@ -268,6 +269,8 @@ static int settings_parse(struct json_object *container, struct container_spec *
 	if (r == 0)
 		r = json_optional(json_get_bool(container, "restart", &spec->restart, err));
 	if (r == 0)
+		r = json_optional(json_get_bool(container, "interactive", &spec->interactive, err));
+	if (r == 0)
 		r = json_optional(json_get_object(container, "dns", &dns, err));
 	if (r == 0)
 		r = json_optional(json_get_object(container, "log", &log, err));
@@ -285,7 +288,7 @@ static int settings_parse(struct json_object *container, struct container_spec *
 	if (spec->stop_signal < 0)
 		return err_text(err, -EINVAL, "stopSignal \"%.64s\" is no signal", stop_signal);
 
-	r = user_parse(user, spec, err);
+	r = container_spec_set_user(spec, user, err);
 	if (r == 0)
 		r = spec_get_strings(container, "container", "extraHosts", &spec->extra_hosts, NULL,
 		                     err);
@@ -314,8 +317,8 @@ static int parse(struct json_object *container, enum network_mode mode, struct c
 	int r;
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
-	                 "seccomp", "privileged", "init", "restart", "dns", "extraHosts",
-	                 "stopSignal", "log");
+	                 "seccomp", "privileged", "init", "restart", "interactive", "dns",
+	                 "extraHosts", "stopSignal", "log");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)
@@ -385,6 +388,52 @@ struct container_spec *container_spec_free(struct container_spec *spec)
 	free(spec->dns.options);
 	free(spec->extra_hosts);
 	json_object_put(spec->json);
+	if (spec->text)
+		explicit_bzero(spec->text, spec->text_len);
+	free(spec->text);
 	free(spec);
 	return NULL;
+}
+
+static const char *pack(char **at, const char *string)
+{
+	size_t n = strlen(string) + 1;
+	char *place = *at;
+
+	memcpy(place, string, n);
+	*at += n;
+	return place;
+}
+
+struct container_spec *container_spec_for_exec(const struct container_spec *spec)
+{
+	_cleanup_(container_spec_freep) struct container_spec *ret = calloc(1, sizeof(*ret));
+	size_t n_env = 0;
+	char *at;
+
+	if (!ret)
+		return NULL;
+	ret->text_len = strlen(spec->cwd) + 1;
+	for (; spec->env && spec->env[n_env]; n_env++)
+		ret->text_len += strlen(spec->env[n_env]) + 1;
+	ret->text = at = malloc(ret->text_len);
+	ret->env = calloc(n_env + 1, sizeof(*ret->env));
+	ret->user = strdup(spec->user ? spec->user : "");
+	ret->group = strdup(spec->group ? spec->group : "");
+	if (!ret->text || !ret->env || !ret->user || !ret->group)
+		return NULL;
+
+	ret->cwd = pack(&at, spec->cwd);
+	for (size_t i = 0; i < n_env; i++)
+		ret->env[i] = pack(&at, spec->env[i]);
+	ret->cap_bounding = spec->cap_bounding;
+	ret->cap_permitted = spec->cap_permitted;
+	ret->cap_effective = spec->cap_effective;
+	memcpy(ret->rlimits, spec->rlimits, sizeof(ret->rlimits));
+	ret->n_rlimits = spec->n_rlimits;
+	ret->oom_score_adj = spec->oom_score_adj;
+	ret->no_new_privs = spec->no_new_privs;
+	ret->privileged = spec->privileged;
+	ret->seccomp = spec->seccomp;
+	return TAKE_PTR(ret);
 }

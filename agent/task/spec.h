@@ -72,7 +72,9 @@ struct dns_spec {
 };
 
 struct container_spec {
-	struct json_object *json; /* owned; the strings below are borrowed from it */
+	struct json_object *json; /* owned; the strings below are borrowed from it, or from text */
+	char *text;               /* owned; of container_spec_for_exec() */
+	size_t text_len;
 
 	const char *name; /* one path component */
 	const char *id;   /* 64 hex digits */
@@ -91,6 +93,9 @@ struct container_spec {
 	bool seccomp;
 	bool init;
 	bool restart;
+	bool terminal;    /* a pseudo-terminal is standard input, output and error */
+	bool interactive; /* standard input stays open, though nobody writes */
+	unsigned short console_rows, console_columns; /* 0: as the kernel makes it */
 
 	const char *hostname; /* NULL: the first 12 digits of the id, or the host's in host mode */
 	bool readonly_root;
@@ -121,6 +126,15 @@ struct container_spec {
 int container_spec_parse(struct json_object *container, enum network_mode network_mode,
                          struct container_spec **ret, struct err *err);
 struct container_spec *container_spec_free(struct container_spec *spec);
+
+/*
+ * What an exec needs of it, in a few kilobytes: env, cwd, user, capabilities, limits, flags. args
+ * are none. Nothing of spec is borrowed. NULL: out of memory.
+ */
+struct container_spec *container_spec_for_exec(const struct container_spec *spec);
+
+/* Set user and group from "user:group". -EINVAL: too long; -ENOMEM. */
+int container_spec_set_user(struct container_spec *spec, const char *text, struct err *err);
 DEFINE_CLEANUP(struct container_spec *, container_spec_free)
 
 /* "SIGTERM", "term", "15", "SIGRTMIN+3": the number, or -EINVAL. */

@@ -195,25 +195,44 @@ static int env_check(const struct container_spec *spec, struct err *err)
 	return 0; /* the value is not repeated: it may be a secret */
 }
 
+static int console_parse(struct json_object *process, struct container_spec *spec, struct err *err)
+{
+	struct json_object *size = NULL;
+	uint64_t rows = 0, columns = 0;
+	int r;
+
+	r = json_optional(json_get_bool(process, "terminal", &spec->terminal, err));
+	if (r == 0)
+		r = json_optional(json_get_object(process, "consoleSize", &size, err));
+	if (r < 0 || !size)
+		return r;
+	r = ONLY_MEMBERS(size, "process.consoleSize", err, "height", "width");
+	if (r == 0)
+		r = json_get_u64(size, "height", UINT16_MAX, &rows, err);
+	if (r == 0)
+		r = json_get_u64(size, "width", UINT16_MAX, &columns, err);
+	if (r < 0)
+		return err_prefix(err, r == -ENOENT ? -EINVAL : r, "consoleSize");
+	spec->console_rows = (unsigned short)rows;
+	spec->console_columns = (unsigned short)columns;
+	return 0;
+}
+
 int spec_parse_process(struct json_object *process, struct container_spec *spec, struct err *err)
 {
 	struct json_object *caps = NULL, *rlimits = NULL;
 	int64_t oom_score_adj = 0;
-	bool terminal = false;
 	size_t n_args = 0;
 	int r;
 
-	r = ONLY_MEMBERS(process, "process", err, "args", "env", "cwd", "terminal", "capabilities",
-	                 "rlimits", "noNewPrivileges", "oomScoreAdj");
+	r = ONLY_MEMBERS(process, "process", err, "args", "env", "cwd", "terminal", "consoleSize",
+	                 "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj");
 	if (r < 0)
 		return r;
 
-	r = json_optional(json_get_bool(process, "terminal", &terminal, err));
+	r = console_parse(process, spec, err);
 	if (r < 0)
 		return err_prefix(err, r, "process");
-	if (terminal)
-		return err_text(err, -EINVAL,
-		                "process.terminal true (pseudoTerminal) is not supported");
 
 	r = spec_get_strings(process, "process", "args", &spec->args, &n_args, err);
 	if (r == 0)

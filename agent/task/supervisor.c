@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 
 #include "agent/task/container.h"
+#include "agent/task/exec_requests.h"
 #include "agent/task/protocol.h"
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
@@ -41,6 +42,7 @@ struct supervisor {
 	struct container *containers;
 	size_t n_containers;
 	char *record; /* JSON text of "record"; NULL: none */
+	struct exec_requests execs;
 	bool was_set_up;
 	bool stopping; /* SIGTERM */
 	bool ended;    /* leave the loop once the answer is sent */
@@ -82,6 +84,19 @@ static struct container *find_container(struct supervisor *s, const char *name)
 	return NULL;
 }
 
+/* Says which containers there are, for people who mistyped one. */
+static int no_such_container(struct supervisor *s, const char *name, struct err *err)
+{
+	char names[256] = "";
+	size_t used = 0;
+
+	for (struct container *c = s->containers; c && used < sizeof(names); c = c->next)
+		used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%.64s",
+		                         used > 0 ? ", " : "", c->name);
+	return err_text(err, -ENOENT, "this task has no container \"%.100s\"; it has %s", name,
+	                used > 0 ? names : "none yet");
+}
+
 /* The container that a request names; -ENOENT with the name in err. */
 static int get_container(struct supervisor *s, struct json_object *request, struct container **ret,
                          struct err *err)
@@ -92,9 +107,7 @@ static int get_container(struct supervisor *s, struct json_object *request, stru
 	if (r < 0)
 		return r == -ENOENT ? -EINVAL : r;
 	*ret = find_container(s, name);
-	if (!*ret)
-		return err_text(err, -ENOENT, "this task has no container \"%.100s\"", name);
-	return 0;
+	return *ret ? 0 : no_such_container(s, name, err);
 }
 
 /* --- setup --- */
@@ -455,9 +468,13 @@ static int on_state(struct supervisor *s, struct json_object *request, struct ip
 	(void)msg;
 	if (!answer || !list || json_add_bool(answer, "ready", s->was_set_up) < 0)
 		return err_oom(err);
-	for (struct container *c = s->containers; c; c = c->next)
-		if (json_append(list, container_state(c)) < 0)
+	for (struct container *c = s->containers; c; c = c->next) {
+		struct json_object *item = container_state(c);
+
+		if (json_append(list, item) < 0 ||
+		    json_add(item, "execs", exec_requests_state(&s->execs, c)) < 0)
 			return err_oom(err);
+	}
 	if (json_add(answer, "containers", TAKE_PTR(list)) < 0 ||
 	    add_record(s, request, answer) < 0)
 		return err_oom(err);
@@ -487,6 +504,32 @@ static int on_sockets(struct supervisor *s, struct json_object *request, struct 
 		return err_oom(err);
 	send_message(s, answer, fds, n);
 	return 0;
+}
+
+/* --- exec (exec_requests.h) --- */
+
+static int on_exec(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
+                   struct err *err)
+{
+	return exec_requests_exec(&s->execs, request, msg, err);
+}
+
+static int on_exec_signal(struct supervisor *s, struct json_object *request,
+                          struct ipc_message *msg, struct err *err)
+{
+	(void)msg;
+	return exec_requests_signal(&s->execs, request, err);
+}
+
+static int container_for_exec(void *userdata, struct json_object *request, struct container **ret,
+                              struct err *err)
+{
+	return get_container(userdata, request, ret, err);
+}
+
+static void send_for_exec(void *userdata, struct json_object *body, const int *fds, size_t n)
+{
+	send_message(userdata, body, fds, n);
 }
 
 /* --- end --- */
@@ -519,6 +562,7 @@ static int on_end(struct supervisor *s, struct json_object *request, struct ipc_
 		struct container *c = s->containers;
 
 		s->containers = c->next;
+		execs_end(&s->execs.set, c);
 		container_remove(c);
 		container_free(c);
 	}
@@ -541,9 +585,11 @@ static const struct {
 	int (*handle)(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
 	              struct err *err);
 } handlers[] = {
-	{"setup", false, on_setup},   {"create", true, on_create}, {"start", true, on_start},
-	{"stop", true, on_stop},      {"state", false, on_state},  {"sockets", false, on_sockets},
+	{"setup", false, on_setup},   {"create", true, on_create},
+	{"start", true, on_start},    {"stop", true, on_stop},
+	{"state", false, on_state},   {"sockets", false, on_sockets},
 	{"record", false, on_record}, {"end", false, on_end},
+	{"exec", true, on_exec},      {"exec-signal", true, on_exec_signal},
 };
 
 static void handle_message(struct supervisor *s, struct ipc_message *msg)
@@ -623,6 +669,8 @@ static void on_listener(struct supervisor *s)
 
 static void on_child_exit(struct supervisor *s, pid_t pid, int status)
 {
+	if (execs_reaped(&s->execs.set, pid, status))
+		return;
 	for (struct container *c = s->containers; c; c = c->next) {
 		if (c->pid != pid)
 			continue;
@@ -684,6 +732,7 @@ static void check_deadlines(struct supervisor *s)
 		if (c->stop_deadline_usec && now >= c->stop_deadline_usec && !c->kill_sent)
 			container_kill(c);
 	}
+	execs_check_deadlines(&s->execs.set);
 	if (now - s->dropped_usec < DROPPED_USEC)
 		return;
 	s->dropped_usec = now;
@@ -713,6 +762,7 @@ static int next_timeout(const struct supervisor *s, bool stalled)
 		if (records != c->dropped_told)
 			earlier(&due, s->dropped_usec + DROPPED_USEC);
 	}
+	earlier(&due, execs_deadline(&s->execs.set));
 	if (stalled)
 		earlier(&due, now + STALL_MSEC * 1000);
 	if (due == UINT64_MAX)
@@ -723,7 +773,7 @@ static int next_timeout(const struct supervisor *s, bool stalled)
 	return due < 3600000 ? (int)due : 3600000;
 }
 
-/* What poll(2) watches: three of the supervisor's own, then three of each container. */
+/* What poll(2) watches: three of the supervisor's own, then three of each container, then execs. */
 enum {
 	AT_SIGNALS,
 	AT_LISTENER,
@@ -773,14 +823,17 @@ static void serve_containers(struct supervisor *s, const struct pollfd *fds)
 
 static int turn(struct supervisor *s, struct err *err)
 {
-	struct pollfd fds[AT_CONTAINERS + CONTAINERS_MAX * FDS_PER_CONTAINER];
+	struct pollfd
+		fds[AT_CONTAINERS + CONTAINERS_MAX * FDS_PER_CONTAINER + EXEC_REQUESTS_FDS_MAX];
 	bool stalled;
 	size_t n = fill_pollfds(s, fds, &stalled);
+	size_t n_execs = exec_requests_poll(&s->execs, fds + n);
 
-	if (poll(fds, n, next_timeout(s, stalled)) < 0)
+	if (poll(fds, n + n_execs, next_timeout(s, stalled)) < 0)
 		return errno == EINTR ? 0 : err_set(err, -errno, "poll");
 
 	serve_containers(s, fds); /* before anything that changes the list */
+	exec_requests_serve(&s->execs, fds + n);
 	if (fds[AT_SIGNALS].revents)
 		on_signal(s);
 	check_deadlines(s);
@@ -885,11 +938,14 @@ static int start(struct supervisor *s, const struct supervisor_config *config, s
 		r = catch_signals(s, err);
 	if (r == 0)
 		r = listen_for_agent(s, err);
+	if (r == 0)
+		r = exec_requests_listen(&s->execs, s->run_dir, err);
 	return r;
 }
 
 static void done(struct supervisor *s)
 {
+	exec_requests_done(&s->execs);
 	while (s->containers) {
 		struct container *c = s->containers;
 
@@ -916,8 +972,14 @@ int supervisor_run(const struct supervisor_config *config, struct err *err)
 		.signal_fd = -EBADF,
 		.listen_fd = -EBADF,
 	};
+	const struct exec_requests_calls calls = {
+		.get_container = container_for_exec,
+		.send_to_agent = send_for_exec,
+		.userdata = &s,
+	};
 	int r;
 
+	exec_requests_init(&s.execs, &calls);
 	r = adopt_connection(&s, config->control_fd);
 	if (r < 0)
 		return err_set(err, r, "take the connection on descriptor %d", config->control_fd);

@@ -784,7 +784,8 @@ def test_privileged_is_refused_by_root_s_configuration(host, value):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"config": {"process": {"terminal": True}}}, "terminal"),
+    ({"config": {"process": {"terminal": 1}}}, "terminal"),
+    ({"config": {"process": {"consoleSize": {"height": 70000, "width": 1}}}}, "consoleSize"),
     ({"config": {"process": {"selinuxLabel": "x"}}}, "process.selinuxLabel is not supported"),
     ({"config": {"linux": {"seccomp": {}}}}, "linux.seccomp is not supported"),
     ({"config": {"hooks": {}}}, "config.hooks is not supported"),

@@ -167,7 +167,8 @@ static void test_what_is_wrong_is_named(void **state)
 		const char *process, *config, *own, *words;
 	} rows[] = {
 		{",\"apparmorProfile\":\"x\"", "", "", "process.apparmorProfile"},
-		{",\"terminal\":true", "", "", "process.terminal"},
+		{",\"terminal\":\"yes\"", "", "", "terminal"},
+		{",\"consoleSize\":{\"height\":1}", "", "", "consoleSize"},
 		{",\"user\":{\"uid\":0}", "", "", "process.user"},
 		{",\"env\":[\"NOEQUALS\"]", "", "", "process.env[0]"},
 		{",\"env\":[7]", "", "", "process.env[0]"},
