@@ -2,7 +2,9 @@
 #include "agent/node.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
+#include <stdio.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
@@ -38,6 +40,7 @@ struct node {
 	struct acs_session *session;
 	struct rebuild *rebuild;
 	struct engine *engine;
+	char images_dir[PATH_MAX];
 };
 
 /* The loop ends, and with it the process: with code 1 it is started again. */
@@ -135,7 +138,7 @@ static void on_registered(int r, const struct err *err, void *userdata)
 		fail(node, EXIT_FAILURE, "start of the session with ACS", &failure);
 		return;
 	}
-	(void)sd_notify(0, "READY=1\nSTATUS=Registered.");
+	(void)sd_notify(0, "STATUS=Registered.");
 	(void)malloc_trim(0); /* what starting took is not needed again */
 }
 
@@ -178,6 +181,7 @@ static int start_engine(struct node *node, struct err *err)
 		.registry_auth = node->registry_auth,
 		.client = node->client,
 		.runtime_dir = node->options->runtime_dir,
+		.images_dir = node->images_dir,
 		.region = ecs_client_region(node->client),
 		.availability_zone = instance->availability_zone,
 		.logs_endpoint = config_endpoint_setting(node->config, "logs"),
@@ -185,6 +189,10 @@ static int start_engine(struct node *node, struct err *err)
 	};
 	int r;
 
+	if (snprintf(node->images_dir, sizeof(node->images_dir), "%s/images",
+	             node->options->state_dir) >= (int)sizeof(node->images_dir))
+		return err_text(err, -ENAMETOOLONG, "state directory %.60s... is too long",
+		                node->options->state_dir);
 	r = engine_new(&options, &node->engine, err);
 	if (r < 0)
 		return r;
@@ -206,8 +214,13 @@ static void use_state(struct node *node)
 		r = start_engine(node, &failure);
 	if (r >= 0)
 		r = start_registration(node, &failure);
-	if (r < 0)
+	if (r < 0) {
 		fail(node, start_exit_code(r), "start", &failure);
+		return;
+	}
+	/* Tasks are looked after. A service manager that waited for ECS, which may be away for
+	 * hours, would hold up a boot or an upgrade, and not watch us meanwhile. */
+	(void)sd_notify(0, "READY=1\nSTATUS=Registering with ECS.");
 }
 
 static void on_rebuilt(int r, const struct err *err, void *userdata)

@@ -68,6 +68,16 @@ int audit_configure(struct audit *audit, const char *cluster, const char *instan
 	return 0;
 }
 
+const char *audit_cluster(const struct audit *audit)
+{
+	return audit->cluster ? audit->cluster : "";
+}
+
+const char *audit_instance_arn(const struct audit *audit)
+{
+	return audit->instance_arn ? audit->instance_arn : "";
+}
+
 /* A full disk must not keep a container from its credentials; it is said once. */
 static void write_buffer(struct audit *audit)
 {

@@ -20,6 +20,9 @@ DEFINE_CLEANUP(struct audit *, audit_free)
 /* cluster and instance_arn: copied, "" if not known. */
 int audit_configure(struct audit *audit, const char *cluster, const char *instance_arn,
                     struct err *err);
+/* Borrowed; "" if not known. */
+const char *audit_cluster(const struct audit *audit);
+const char *audit_instance_arn(const struct audit *audit);
 /* Takes fd, which is open for appending; -EBADF goes back to the log. */
 void audit_set_file(struct audit *audit, int fd);
 

@@ -27,6 +27,13 @@ struct peer {
 	bool may_all;
 };
 
+/* An "ok" that is held back until what it confirms would survive. */
+struct late_answer {
+	STAILQ_ENTRY(late_answer) others;
+	struct peer *peer;
+	struct json_object *body;
+};
+
 struct control {
 	struct control_config config;
 	sd_event *loop;
@@ -34,30 +41,12 @@ struct control {
 	int listen_fd;
 	LIST_HEAD(, peer) peers;
 	unsigned n_peers;
+	STAILQ_HEAD(, late_answer) late;
 };
 
 /* A handler fills *answer or leaves it for {"type":"ok"}. */
 typedef int (*handler_fn)(struct peer *peer, struct ipc_message *msg, struct json_object **answer,
                           struct err *err);
-
-/* json-c frees strings without clearing them. */
-static void wipe_member(struct json_object *object, const char *name)
-{
-	struct json_object *value = json_get(object, name);
-
-	if (value && json_object_is_type(value, json_type_string))
-		explicit_bzero((char *)json_object_get_string(value),
-		               (size_t)json_object_get_string_len(value));
-}
-
-static void wipe_secrets(struct json_object *object)
-{
-	static const char *const names[] = {"secretAccessKey", "sessionToken", "SecretAccessKey",
-	                                    "Token"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		wipe_member(object, names[i]);
-}
 
 static int take_fd(struct ipc_message *msg, const char *what, struct err *err)
 {
@@ -67,9 +56,37 @@ static int take_fd(struct ipc_message *msg, const char *what, struct err *err)
 	return TAKE_FD(msg->fds[0]);
 }
 
+/* Something that a container of this task may be waiting for. */
+static void changed(struct control *control, const char *task_id)
+{
+	http_changed(control->config.http, store_find_task(control->config.store, task_id));
+	keep_changed(control->config.keep);
+}
+
 static int add_text(struct json_object *array, const char *text)
 {
 	return json_append(array, json_object_new_string(text));
+}
+
+/* The containers of a task whose callers are known, by socket or cgroup. */
+static int add_served(struct json_object *served, const struct task *task)
+{
+	struct json_object *names = NULL;
+
+	for (size_t i = 0; i < task->n_containers; i++) {
+		const struct container *container = task->containers[i];
+
+		if (!container->is_served && container->cgroup_id == 0)
+			continue;
+		if (!names) {
+			names = json_object_new_array();
+			if (json_add(served, task->id, names) < 0)
+				return -ENOMEM;
+		}
+		if (add_text(names, container->name) < 0)
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 static int on_hello(struct peer *peer, struct ipc_message *msg, struct json_object **answer,
@@ -78,19 +95,21 @@ static int on_hello(struct peer *peer, struct ipc_message *msg, struct json_obje
 	_cleanup_json_ struct json_object *hello = ipc_message_new("hello", msg->body);
 	_cleanup_json_ struct json_object *tasks = json_object_new_array();
 	_cleanup_json_ struct json_object *credentials = json_object_new_array();
+	_cleanup_json_ struct json_object *served = json_object_new_object();
 	const struct store *store = peer->control->config.store;
 	const struct credentials *c;
 	const struct task *task;
 
-	if (!hello || !tasks || !credentials)
+	if (!hello || !tasks || !credentials || !served)
 		return err_oom(err);
 	for (size_t i = 0; (task = store_task_at(store, i)); i++)
-		if (add_text(tasks, task->id) < 0)
+		if (add_text(tasks, task->id) < 0 || add_served(served, task) < 0)
 			return err_oom(err);
 	for (size_t i = 0; (c = store_credentials_at(store, i)); i++)
 		if (add_text(credentials, c->id) < 0)
 			return err_oom(err);
 	if (json_add(hello, "tasks", TAKE_PTR(tasks)) < 0 ||
+	    json_add(hello, "served", TAKE_PTR(served)) < 0 ||
 	    json_add(hello, "credentials", TAKE_PTR(credentials)) < 0 ||
 	    json_add_bool(hello, "host", http_has_host(peer->control->config.http)) < 0)
 		return err_oom(err);
@@ -105,6 +124,7 @@ static int on_complete(struct peer *peer, struct ipc_message *msg, struct json_o
 	(void)answer;
 	(void)err;
 	store_set_complete(peer->control->config.store);
+	http_changed(peer->control->config.http, NULL);
 	return 0;
 }
 
@@ -142,7 +162,12 @@ static int on_put_credentials(struct peer *peer, struct ipc_message *msg,
 			err, -EINVAL,
 			"roleType \"%.40s\" must be TaskApplication, TaskExecution or Instance",
 			role_type);
-	return store_put_credentials(peer->control->config.store, &in, err);
+	r = store_put_credentials(peer->control->config.store, &in, err);
+	if (r == 0 && in.task_id)
+		changed(peer->control, in.task_id);
+	else if (r == 0)
+		keep_changed(peer->control->config.keep);
+	return r;
 }
 
 static int on_remove_credentials(struct peer *peer, struct ipc_message *msg,
@@ -153,7 +178,11 @@ static int on_remove_credentials(struct peer *peer, struct ipc_message *msg,
 
 	(void)answer;
 	r = json_get_string(msg->body, "credentialsId", &id, err);
-	return r < 0 ? r : store_remove_credentials(peer->control->config.store, id, err);
+	if (r == 0)
+		r = store_remove_credentials(peer->control->config.store, id, err);
+	if (r == 0)
+		keep_changed(peer->control->config.keep);
+	return r;
 }
 
 static int get_container(struct peer *peer, struct json_object *body, struct container **ret,
@@ -180,14 +209,18 @@ static int on_serve(struct peer *peer, struct ipc_message *msg, struct json_obje
 	if (fd < 0)
 		return fd;
 	r = get_container(peer, msg->body, &container, err);
-	return r < 0 ? r : http_serve(peer->control->config.http, container, TAKE_FD(fd), err);
+	if (r == 0)
+		r = http_serve(peer->control->config.http, container, TAKE_FD(fd), err);
+	if (r == 0)
+		keep_changed(peer->control->config.keep);
+	return r;
 }
 
 /* The socket, and the BPF link that leads port 80 to it. */
 static int on_serve_host(struct peer *peer, struct ipc_message *msg, struct json_object **answer,
                          struct err *err)
 {
-	int fd, link_fd;
+	int fd, link_fd, r;
 
 	(void)answer;
 	if (msg->n_fds < 1 || msg->n_fds > 2)
@@ -197,7 +230,10 @@ static int on_serve_host(struct peer *peer, struct ipc_message *msg, struct json
 			msg->n_fds);
 	fd = TAKE_FD(msg->fds[0]);
 	link_fd = msg->n_fds == 2 ? TAKE_FD(msg->fds[1]) : -EBADF;
-	return http_serve_host(peer->control->config.http, fd, link_fd, err);
+	r = http_serve_host(peer->control->config.http, fd, link_fd, err);
+	if (r == 0)
+		keep_changed(peer->control->config.keep);
+	return r;
 }
 
 static int on_host_container(struct peer *peer, struct ipc_message *msg,
@@ -211,7 +247,11 @@ static int on_host_container(struct peer *peer, struct ipc_message *msg,
 	r = json_get_u64(msg->body, "cgroupId", UINT64_MAX, &id, err);
 	if (r == 0)
 		r = get_container(peer, msg->body, &container, err);
-	return r < 0 ? r : store_set_cgroup(peer->control->config.store, container, id, err);
+	if (r == 0)
+		r = store_set_cgroup(peer->control->config.store, container, id, err);
+	if (r == 0)
+		changed(peer->control, container->task->id);
+	return r;
 }
 
 static int on_documents(struct peer *peer, struct ipc_message *msg, struct json_object **answer,
@@ -225,8 +265,12 @@ static int on_documents(struct peer *peer, struct ipc_message *msg, struct json_
 	r = json_get_string(msg->body, "taskId", &task_id, err);
 	if (r == 0)
 		r = json_get_object(msg->body, "documents", &documents, err);
-	return r < 0 ? r
-	             : store_set_documents(peer->control->config.store, task_id, documents, err);
+	if (r == 0)
+		r = store_set_documents(peer->control->config.store, task_id, documents, err);
+	if (r == 0) /* they are not kept */
+		http_changed(peer->control->config.http,
+		             store_find_task(peer->control->config.store, task_id));
+	return r;
 }
 
 static int on_release(struct peer *peer, struct ipc_message *msg, struct json_object **answer,
@@ -248,6 +292,7 @@ static int on_release(struct peer *peer, struct ipc_message *msg, struct json_ob
 	if (task)
 		http_release(config->http, task);
 	store_release(config->store, task_id, all);
+	keep_changed(config->keep);
 	return 0;
 }
 
@@ -299,9 +344,9 @@ static int on_get_credentials(struct peer *peer, struct ipc_message *msg,
 		return err_oom(err);
 	for (size_t i = 0; i < ARRAY_SIZE(members) && r == 0; i++)
 		r = json_add_string(reply, members[i].to, json_text(values, members[i].from));
-	wipe_secrets(values);
+	credentials_wipe_json(values);
 	if (r < 0) {
-		wipe_secrets(reply);
+		credentials_wipe_json(reply);
 		return err_oom(err);
 	}
 	*answer = TAKE_PTR(reply);
@@ -342,7 +387,8 @@ static int on_configure(struct peer *peer, struct ipc_message *msg, struct json_
 	if (r < 0)
 		return r;
 	http_set_rates(config->http, &rate);
-	audit_set_file(config->audit, msg->n_fds == 1 ? TAKE_FD(msg->fds[0]) : -EBADF);
+	keep_set_audit_file(config->keep, msg->n_fds == 1 ? TAKE_FD(msg->fds[0]) : -EBADF);
+	keep_changed(config->keep);
 	return 0;
 }
 
@@ -380,12 +426,68 @@ static int handle(struct peer *peer, struct ipc_message *msg, struct json_object
 	return err_text(err, -EINVAL, "unknown request \"%.40s\"", type);
 }
 
+static void late_answer_free(struct control *control, struct late_answer *late)
+{
+	STAILQ_REMOVE(&control->late, late, late_answer, others);
+	json_object_put(late->body);
+	free(late);
+}
+
 static void peer_free(struct peer *peer)
 {
+	struct control *control = peer->control;
+	struct late_answer *late, *next;
+
+	for (late = STAILQ_FIRST(&control->late); late; late = next) {
+		next = STAILQ_NEXT(late, others);
+		if (late->peer == peer)
+			late_answer_free(control, late);
+	}
 	LIST_REMOVE(peer, others);
-	peer->control->n_peers--;
+	control->n_peers--;
 	ipc_event_free(peer->conn);
 	free(peer);
+}
+
+/* What they confirm has been written. */
+static void send_late_answers(void *userdata)
+{
+	struct control *control = userdata;
+	struct late_answer *late;
+
+	while ((late = STAILQ_FIRST(&control->late))) {
+		struct peer *peer = late->peer;
+		int r = ipc_event_send(peer->conn, late->body, NULL, 0);
+
+		late_answer_free(control, late);
+		if (r < 0)
+			peer_free(peer); /* it does not read, or is gone */
+	}
+}
+
+static int answer_late(struct peer *peer, struct json_object *body)
+{
+	struct late_answer *late = calloc(1, sizeof(*late));
+
+	if (!late)
+		return -ENOMEM;
+	late->peer = peer;
+	late->body = json_object_get(body);
+	STAILQ_INSERT_TAIL(&peer->control->late, late, others);
+	return 0;
+}
+
+static int send_answer(struct peer *peer, struct ipc_message *msg, struct json_object *answer)
+{
+	_cleanup_json_ struct json_object *ok = NULL;
+
+	if (answer)
+		return ipc_event_send(peer->conn, answer, NULL, 0);
+	ok = ipc_message_new("ok", msg->body);
+	if (!ok)
+		return -ENOMEM;
+	return keep_is_behind(peer->control->config.keep) ? answer_late(peer, ok)
+	                                                  : ipc_event_send(peer->conn, ok, NULL, 0);
 }
 
 static void on_message(struct ipc_event *conn, struct ipc_message *msg, void *userdata)
@@ -396,17 +498,18 @@ static void on_message(struct ipc_event *conn, struct ipc_message *msg, void *us
 	int r;
 
 	r = handle(peer, msg, &answer, &err);
-	wipe_secrets(msg->body);
-	if (r == 0 && !answer)
-		answer = ipc_message_new("ok", msg->body);
+	credentials_wipe_json(msg->body);
+	/* Answers keep the order of their requests. */
+	if (r < 0 || answer)
+		keep_flush(peer->control->config.keep);
 	if (r < 0) {
 		log_debug(NULL, "refused a request of user %u: %s", (unsigned)peer->uid, err.text);
 		r = ipc_event_send_error(conn, msg->body, r, &err);
 	} else {
-		r = ipc_event_send(conn, answer, NULL, 0);
+		r = send_answer(peer, msg, answer);
 	}
 	if (answer)
-		wipe_secrets(answer);
+		credentials_wipe_json(answer);
 	if (r < 0)
 		peer_free(peer); /* it does not read, or is gone */
 }
@@ -495,6 +598,8 @@ int control_new(sd_event *loop, int listen_fd, const struct control_config *conf
 	control->loop = sd_event_ref(loop);
 	control->listen_fd = TAKE_FD(fd);
 	LIST_INIT(&control->peers);
+	STAILQ_INIT(&control->late);
+	keep_on_flushed(config->keep, send_late_answers, control);
 	r = sd_event_add_io(loop, &control->io, control->listen_fd, EPOLLIN, on_connection,
 	                    control);
 	if (r < 0)
@@ -509,6 +614,8 @@ struct control *control_free(struct control *control)
 
 	if (!control)
 		return NULL;
+	keep_flush(control->config.keep); /* with its answers */
+	keep_on_flushed(control->config.keep, NULL, NULL);
 	while ((peer = LIST_FIRST(&control->peers)))
 		peer_free(peer);
 	sd_event_source_disable_unref(control->io);

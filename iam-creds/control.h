@@ -1,5 +1,6 @@
 /*
- * The control socket (protocol.h): one table of requests, who may make each, and its handler.
+ * The control socket (protocol.h): one table of requests, who may make each, and its handler. A
+ * request is answered when what it has changed would survive this process (keep.h).
  */
 #pragma once
 
@@ -7,6 +8,7 @@
 
 #include "iam-creds/audit.h"
 #include "iam-creds/http.h"
+#include "iam-creds/keep.h"
 #include "iam-creds/store.h"
 
 struct control;
@@ -15,6 +17,7 @@ struct control_config {
 	struct store *store; /* all borrowed */
 	struct http *http;
 	struct audit *audit;
+	struct keep *keep;
 	uid_t agent_uid, logs_uid, image_uid;
 };
 

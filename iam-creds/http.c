@@ -23,6 +23,7 @@
 #define ENDPOINT_ADDRESS_HOST 0xa9feaa02u /* 169.254.170.2 */
 #define ACCEPTS_PER_TURN      16
 #define DEADLINE_SLACK_USEC   100000
+#define WAIT_SLACK_USEC       50000
 #define RETRY_USEC            1000000
 
 /* Far above what any SDK asks for, and a bound all the same. */
@@ -34,11 +35,17 @@ struct connection {
 	struct http *http;
 	struct container *container; /* a reference; NULL for a stranger on the host's socket */
 	struct MHD_Connection *mhd;
-	int fd; /* MHD's; for shutdown(2) only */
+	int fd;       /* MHD's; for looking at and shutdown(2) only */
+	bool closing; /* it has been shut down: nobody reads an answer */
+	unsigned n_answered;
 	uint64_t deadline_usec;
 	char remote[INET_ADDRSTRLEN + 8]; /* "169.254.170.2:40122" */
 	/* of the request being answered */
-	bool has_begun;    /* on_request() has been told of it */
+	bool has_target;          /* its first line is here */
+	bool has_begun;           /* on_request() has been told of it */
+	bool is_waiting;          /* suspended, among http->waiters */
+	uint64_t wait_until_usec; /* 0: it has not waited yet */
+	TAILQ_ENTRY(connection) waiters;
 	size_t uploaded;   /* bytes of a body, which nobody wants */
 	struct body *body; /* a reference, while it is sent */
 	char *location;    /* owned; where a request for an unclean path is sent */
@@ -51,6 +58,8 @@ struct listener {
 	sd_event_source *io;
 	int fd;
 	int link_fd; /* BPF link of the host's socket, held open; -EBADF for containers */
+	struct fdstore_name name, link_name; /* under which the service manager has them */
+	uint64_t cookie;
 	bool paused; /* its task has all the connections it may have, or no descriptor is left */
 };
 
@@ -58,14 +67,18 @@ struct http {
 	sd_event *loop;
 	struct store *store;
 	struct audit *audit;
+	struct fdstore *fdstore;
 	struct MHD_Daemon *mhd;
-	sd_event_source *io, *again, *timer, *retry;
+	sd_event_source *io, *again, *timer, *retry, *wait_timer, *drain_timer;
 	struct route_config rates;
 	struct container *strangers;
 	int diag_fd;
 	LIST_HEAD(, listener) listeners;
 	TAILQ_HEAD(connections, connection) connections;
+	TAILQ_HEAD(waiters, connection) waiters;
 	unsigned n_connections;
+	http_drained_fn drained; /* NULL until http_drain_start() */
+	void *drained_userdata;
 	struct connection *starting; /* while MHD_add_connection() runs */
 };
 
@@ -81,7 +94,8 @@ static void end_request(struct connection *c)
 	c->body = body_unref(c->body);
 	free(c->location);
 	c->location = NULL;
-	c->has_begun = false;
+	c->has_target = c->has_begun = false;
+	c->wait_until_usec = 0;
 	c->uploaded = 0;
 }
 
@@ -90,17 +104,35 @@ static void connection_free(struct connection *c)
 	if (!c)
 		return;
 	end_request(c);
+	if (c->is_waiting)
+		TAILQ_REMOVE(&c->http->waiters, c, waiters);
 	task_of(c)->n_connections--;
 	c->http->n_connections--;
 	TAILQ_REMOVE(&c->http->connections, c, by_age);
 	container_unref(c->container);
+	if (c->http->drained && c->http->n_connections == 0)
+		c->http->drained(c->http->drained_userdata);
 	free(c);
+}
+
+/* The request that waits is looked at again, by on_request(). */
+static void connection_wake(struct connection *c)
+{
+	if (!c->is_waiting)
+		return;
+	c->is_waiting = false;
+	TAILQ_REMOVE(&c->http->waiters, c, waiters);
+	MHD_resume_connection(c->mhd);
+	/* MHD would tell through its epoll descriptor too; this costs one turn less. */
+	(void)sd_event_source_set_enabled(c->http->again, SD_EVENT_ONESHOT);
 }
 
 /* The other end sees the connection close; MHD notices and lets go of it. */
 static void connection_close(struct connection *c)
 {
+	c->closing = true;
 	(void)shutdown(c->fd, SHUT_RDWR); /* ENOTCONN: the peer was quicker */
+	connection_wake(c);
 }
 
 static int set_timer(struct http *http)
@@ -139,7 +171,8 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 static void resume(struct listener *l)
 {
 	l->paused = false;
-	(void)sd_event_source_set_enabled(l->io, SD_EVENT_ON);
+	if (!l->http->drained)
+		(void)sd_event_source_set_enabled(l->io, SD_EVENT_ON);
 }
 
 /* Sockets that wait because of their task's bound are looked at again. */
@@ -212,6 +245,7 @@ static void *on_target(void *cls, const char *target, struct MHD_Connection *mhd
 	if (!c)
 		return NULL;
 	end_request(c);
+	c->has_target = true;
 	if (target[0] == '/')
 		c->location = route_clean_target(target);
 	return c;
@@ -227,6 +261,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 	(void)code;
 	if (c) {
 		end_request(c);
+		c->n_answered++;
 		restart_deadline(c);
 	}
 	*con_cls = NULL;
@@ -258,6 +293,8 @@ static enum MHD_Result send_answer(struct connection *c, const struct answer *an
 	                                                          : "text/plain; charset=utf-8");
 	if (answer->limited || !answer->audit_path)
 		add_rate_headers(c, response);
+	if (c->http->drained)
+		(void)MHD_add_response_header(response, "Connection", "close");
 	result = MHD_queue_response(c->mhd, answer->status, response);
 	MHD_destroy_response(response);
 	return result;
@@ -292,20 +329,122 @@ static void audit(struct connection *c, const struct answer *answer, const char 
 		audit_write(c->http->audit, &request);
 }
 
+/* On the host's socket: whose cgroup the connection was made in. NULL for processes of the host. */
+static struct container *find_caller(struct http *http, int fd, const struct sockaddr_in *peer)
+{
+	struct sockaddr_in local;
+	socklen_t n = sizeof(local);
+	uint64_t id;
+	int r;
+
+	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
+		return NULL;
+	r = caller_cgroup(http->diag_fd, peer, &local, &id);
+	if (r < 0) {
+		log_debug(NULL, "cannot tell who has connected: %s", strerror(-r));
+		return NULL;
+	}
+	return store_find_cgroup(http->store, id);
+}
+
+/* A container of host mode that was not known when its connection was accepted may be by now. */
+static void identify_again(struct connection *c)
+{
+	struct sockaddr_in peer;
+	socklen_t n = sizeof(peer);
+
+	if (c->container || getpeername(c->fd, (struct sockaddr *)&peer, &n) < 0 ||
+	    n != sizeof(peer))
+		return;
+	task_of(c)->n_connections--;
+	c->container = container_ref(find_caller(c->http, c->fd, &peer));
+	task_of(c)->n_connections++;
+}
+
+/* Requests that wait for what they ask for */
+
+static void set_wait_timer(struct http *http, uint64_t until_usec)
+{
+	uint64_t armed = UINT64_MAX;
+	int enabled = SD_EVENT_OFF;
+
+	(void)sd_event_source_get_enabled(http->wait_timer, &enabled);
+	if (enabled != SD_EVENT_OFF)
+		(void)sd_event_source_get_time(http->wait_timer, &armed);
+	if (armed <= until_usec)
+		return;
+	(void)sd_event_source_set_time(http->wait_timer, until_usec);
+	(void)sd_event_source_set_enabled(http->wait_timer, SD_EVENT_ONESHOT);
+}
+
+static int on_wait_over(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct http *http = userdata;
+	struct connection *c, *next;
+	uint64_t now = now_usec(), first = UINT64_MAX;
+
+	(void)source;
+	(void)usec;
+	for (c = TAILQ_FIRST(&http->waiters); c; c = next) {
+		next = TAILQ_NEXT(c, waiters);
+		if (c->wait_until_usec <= now)
+			connection_wake(c);
+		else if (c->wait_until_usec < first)
+			first = c->wait_until_usec;
+	}
+	if (first != UINT64_MAX)
+		set_wait_timer(http, first);
+	return 0;
+}
+
+/* Puts the request aside until there are news of its task; false when it has waited long enough. */
+static bool wait_for_news(struct connection *c, uint64_t now)
+{
+	if (c->closing)
+		return false;
+	if (c->wait_until_usec == 0)
+		c->wait_until_usec = now + HTTP_WAIT_USEC;
+	if (c->wait_until_usec <= now)
+		return false;
+	MHD_suspend_connection(c->mhd);
+	c->is_waiting = true;
+	TAILQ_INSERT_TAIL(&c->http->waiters, c, waiters);
+	set_wait_timer(c->http, c->wait_until_usec);
+	return true;
+}
+
+void http_changed(struct http *http, const struct task *task)
+{
+	struct connection *c, *next;
+
+	for (c = TAILQ_FIRST(&http->waiters); c; c = next) {
+		next = TAILQ_NEXT(c, waiters);
+		if (!task || !c->container || c->container->task == task)
+			connection_wake(c);
+	}
+}
+
 static enum MHD_Result answer_request(struct http *http, struct connection *c, const char *path)
 {
 	struct route_request request;
 	struct answer answer;
 	enum MHD_Result result;
 
+	if (c->wait_until_usec != 0)
+		identify_again(c);
 	request = (struct route_request){
 		.container = c->container,
 		.path = path,
 		.id_argument = MHD_lookup_connection_value(c->mhd, MHD_GET_ARGUMENT_KIND, "id"),
+		.is_repeated = c->wait_until_usec != 0,
 		.now_usec = now_usec(),
 		.now_realtime_usec = now_realtime_usec()};
 	if (route_answer(http->store, &http->rates, http->strangers, &request, &answer) < 0)
 		return MHD_NO;
+	if (answer.not_yet && wait_for_news(c, request.now_usec)) {
+		answer_done(&answer);
+		return MHD_YES;
+	}
 	audit(c, &answer, path, request.now_realtime_usec);
 	result = send_answer(c, &answer);
 	answer_done(&answer);
@@ -382,14 +521,24 @@ static void on_mhd_log(void *cls, const char *fmt, va_list ap)
 	log_debug(NULL, "http: %s", text);
 }
 
+/* One that is off. */
+static int add_timer(struct http *http, uint64_t accuracy_usec, sd_event_time_handler_t fn,
+                     sd_event_source **ret)
+{
+	int r = sd_event_add_time(http->loop, ret, CLOCK_MONOTONIC, 0, accuracy_usec, fn, http);
+
+	return r < 0 ? r : sd_event_source_set_enabled(*ret, SD_EVENT_OFF);
+}
+
 static int start_mhd(struct http *http, struct err *err)
 {
 	const union MHD_DaemonInfo *info;
 	int r;
 
 	http->mhd = MHD_start_daemon(
-		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-		on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG |
+			MHD_ALLOW_SUSPEND_RESUME,
+		0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
 		MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http, MHD_OPTION_NOTIFY_COMPLETED,
 		on_completed, http, MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_REQUEST_BYTES_MAX,
@@ -406,15 +555,11 @@ static int start_mhd(struct http *http, struct err *err)
 	if (r >= 0)
 		r = sd_event_source_set_enabled(http->again, SD_EVENT_OFF);
 	if (r >= 0)
-		r = sd_event_add_time(http->loop, &http->timer, CLOCK_MONOTONIC, 0,
-		                      DEADLINE_SLACK_USEC, on_deadline, http);
+		r = add_timer(http, DEADLINE_SLACK_USEC, on_deadline, &http->timer);
 	if (r >= 0)
-		r = sd_event_source_set_enabled(http->timer, SD_EVENT_OFF);
+		r = add_timer(http, DEADLINE_SLACK_USEC, on_retry, &http->retry);
 	if (r >= 0)
-		r = sd_event_add_time(http->loop, &http->retry, CLOCK_MONOTONIC, 0,
-		                      DEADLINE_SLACK_USEC, on_retry, http);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(http->retry, SD_EVENT_OFF);
+		r = add_timer(http, WAIT_SLACK_USEC, on_wait_over, &http->wait_timer);
 	return r < 0 ? err_set(err, r, "put libmicrohttpd on the event loop") : 0;
 }
 
@@ -423,24 +568,6 @@ static int start_mhd(struct http *http, struct err *err)
 static bool is_endpoint_address(const struct sockaddr_in *a)
 {
 	return a->sin_family == AF_INET && ntohl(a->sin_addr.s_addr) == ENDPOINT_ADDRESS_HOST;
-}
-
-/* On the host's socket: whose cgroup the connection was made in. NULL for processes of the host. */
-static struct container *find_caller(struct http *http, int fd, const struct sockaddr_in *peer)
-{
-	struct sockaddr_in local;
-	socklen_t n = sizeof(local);
-	uint64_t id;
-	int r;
-
-	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
-		return NULL;
-	r = caller_cgroup(http->diag_fd, peer, &local, &id);
-	if (r < 0) {
-		log_debug(NULL, "cannot tell who has connected: %s", strerror(-r));
-		return NULL;
-	}
-	return store_find_cgroup(http->store, id);
 }
 
 /* Makes room when all connections are taken: false when it is this task that has too many. */
@@ -512,7 +639,8 @@ static void pause_all(struct http *http, int error)
 	(void)sd_event_source_set_enabled(http->retry, SD_EVENT_ONESHOT);
 }
 
-/* 1 when a connection was taken off the queue, 0 when there was none. */
+/* 1 when a connection was taken off the queue, 0 when there was none, -EINVAL when the socket does
+ * not listen any more. */
 static int accept_one(struct listener *l)
 {
 	struct http *http = l->http;
@@ -526,7 +654,7 @@ static int accept_one(struct listener *l)
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
 			pause_all(http, -errno);
-		return 0;
+		return errno == EINVAL ? -EINVAL : 0;
 	}
 	if (n != sizeof(peer) || !is_endpoint_address(&peer))
 		return 1;
@@ -539,6 +667,26 @@ static int accept_one(struct listener *l)
 	return 1;
 }
 
+/* It stays in the store of the service manager: this process ends. */
+static void listener_free(struct listener *l)
+{
+	LIST_REMOVE(l, others);
+	sd_event_source_disable_unref(l->io);
+	fd_close(l->fd);
+	fd_close(l->link_fd);
+	if (l->container)
+		l->container->is_served = false;
+	container_unref(l->container);
+	free(l);
+}
+
+static void listener_remove(struct listener *l)
+{
+	fdstore_remove(l->http->fdstore, &l->name);
+	fdstore_remove(l->http->fdstore, &l->link_name);
+	listener_free(l);
+}
+
 static int on_connections(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	struct listener *l = userdata;
@@ -546,26 +694,28 @@ static int on_connections(sd_event_source *source, int fd, uint32_t revents, voi
 	(void)fd;
 	(void)revents;
 	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+		int r;
+
 		/* What waits in the queue is its own task's loss only. */
 		if (l->container &&
 		    l->container->task->n_connections >= HTTP_TASK_CONNECTIONS_MAX) {
 			l->paused = true;
 			return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 		}
-		if (accept_one(l) == 0)
+		r = accept_one(l);
+		if (r < 0) {
+			/* Who is CAP_NET_ADMIN in a namespace can end its sockets (SOCK_DESTROY).
+			 */
+			log_info(NULL,
+			         "the endpoint of container %s has been shut down from within",
+			         l->container ? l->container->name : "-");
+			listener_remove(l);
+			return 0;
+		}
+		if (r == 0)
 			break;
 	}
 	return 0;
-}
-
-static void listener_free(struct listener *l)
-{
-	LIST_REMOVE(l, others);
-	sd_event_source_disable_unref(l->io);
-	fd_close(l->fd);
-	fd_close(l->link_fd);
-	container_unref(l->container);
-	free(l);
 }
 
 static int check_socket(int fd, struct err *err)
@@ -586,18 +736,31 @@ static int check_socket(int fd, struct err *err)
 	return 0;
 }
 
-/* Takes both descriptors. */
-static int listen_to(struct http *http, struct container *container, int fd, int link_fd,
-                     struct err *err)
+/* What tells this socket from every other since the machine was started. */
+static int socket_cookie(int fd, uint64_t *ret, struct err *err)
 {
-	_cleanup_close_ int owned_fd = fd, owned_link_fd = link_fd;
+	socklen_t n = sizeof(*ret);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret, &n) < 0)
+		return err_set(err, -errno, "ask for the cookie of the socket");
+	return 0;
+}
+
+/* A socket with its link, and their names where the service manager has them already. */
+struct endpoint_fds {
+	int fd, link_fd;
+	struct fdstore_name name, link_name;
+};
+
+/* Takes the descriptors. */
+static int listen_to(struct http *http, struct container *container, const struct endpoint_fds *fds,
+                     uint64_t cookie, struct err *err)
+{
+	_cleanup_close_ int owned_fd = fds->fd, owned_link_fd = fds->link_fd;
 	struct listener *l;
 	int r;
 
-	r = check_socket(fd, err);
-	if (r < 0)
-		return r;
-	r = fd_set_nonblock(fd, true);
+	r = fd_set_nonblock(fds->fd, true);
 	if (r < 0)
 		return err_set(err, r, "set up the socket");
 	l = calloc(1, sizeof(*l));
@@ -607,12 +770,23 @@ static int listen_to(struct http *http, struct container *container, int fd, int
 	l->container = container_ref(container);
 	l->fd = TAKE_FD(owned_fd);
 	l->link_fd = TAKE_FD(owned_link_fd);
+	l->name = fds->name;
+	l->link_name = fds->link_name;
+	l->cookie = cookie;
 	LIST_INSERT_HEAD(&http->listeners, l, others);
 	r = sd_event_add_io(http->loop, &l->io, l->fd, EPOLLIN, on_connections, l);
 	if (r < 0) {
 		listener_free(l);
 		return err_set(err, r, "watch the socket");
 	}
+	if (http->drained)
+		(void)sd_event_source_set_enabled(l->io, SD_EVENT_OFF);
+	if (container)
+		container->is_served = true;
+	if (l->name.text[0] == '\0')
+		fdstore_put(http->fdstore, l->fd, container ? NULL : HTTP_NAME_HOST, &l->name);
+	if (l->link_fd >= 0 && l->link_name.text[0] == '\0')
+		fdstore_put(http->fdstore, l->link_fd, HTTP_NAME_LINK, &l->link_name);
 	return 0;
 }
 
@@ -628,16 +802,41 @@ static struct listener *find_listener(const struct http *http, const struct cont
 	return NULL;
 }
 
-/* The one before goes when the new one is there. */
+static struct listener *find_cookie(const struct http *http, uint64_t cookie)
+{
+	struct listener *l;
+
+	LIST_FOREACH(l, &http->listeners, others)
+	{
+		if (l->cookie == cookie)
+			return l;
+	}
+	return NULL;
+}
+
+/*
+ * In place of the one before. The same socket may come again, from ecs-task which keeps a copy: the
+ * service manager has that once, so it is taken out before it is put in again.
+ */
 static int replace_listener(struct http *http, struct container *container, int fd, int link_fd,
                             struct err *err)
 {
-	struct listener *before = find_listener(http, container);
-	int r = listen_to(http, container, fd, link_fd, err);
+	const struct endpoint_fds fds = {.fd = fd, .link_fd = link_fd};
+	struct listener *before;
+	uint64_t cookie;
+	int r;
 
-	if (r == 0 && before)
-		listener_free(before);
-	return r;
+	r = check_socket(fd, err);
+	if (r == 0)
+		r = socket_cookie(fd, &cookie, err);
+	if (r < 0) {
+		fd_close(fd);
+		fd_close(link_fd);
+		return r;
+	}
+	while ((before = find_cookie(http, cookie)) || (before = find_listener(http, container)))
+		listener_remove(before);
+	return listen_to(http, container, &fds, cookie, err);
 }
 
 int http_serve(struct http *http, struct container *container, int fd, struct err *err)
@@ -648,6 +847,39 @@ int http_serve(struct http *http, struct container *container, int fd, struct er
 int http_serve_host(struct http *http, int fd, int link_fd, struct err *err)
 {
 	return replace_listener(http, NULL, fd, link_fd, err);
+}
+
+int http_restore(struct http *http, struct container *container,
+                 const struct http_endpoint *endpoint, struct err *err)
+{
+	const struct endpoint_fds fds = {.fd = endpoint->fd,
+	                                 .link_fd = endpoint->link_fd,
+	                                 .name = endpoint->name,
+	                                 .link_name = endpoint->link_name};
+
+	if (find_listener(http, container)) {
+		fd_close(endpoint->fd);
+		fd_close(endpoint->link_fd);
+		return err_text(err, -EEXIST, "it has a socket already");
+	}
+	return listen_to(http, container, &fds, endpoint->cookie, err);
+}
+
+int http_check_socket(int fd, uint64_t *ret_cookie, struct err *err)
+{
+	int r = check_socket(fd, err);
+
+	return r < 0 ? r : socket_cookie(fd, ret_cookie, err);
+}
+
+void http_each_endpoint(const struct http *http, http_endpoint_fn fn, void *userdata)
+{
+	const struct listener *l;
+
+	LIST_FOREACH(l, &http->listeners, others)
+	{
+		fn(l->cookie, l->container, l->link_fd >= 0, userdata);
+	}
 }
 
 bool http_has_host(const struct http *http)
@@ -663,7 +895,7 @@ void http_release(struct http *http, const struct task *task)
 	for (struct listener *l = LIST_FIRST(&http->listeners); l; l = next) {
 		next = LIST_NEXT(l, others);
 		if (l->container && l->container->task == task)
-			listener_free(l);
+			listener_remove(l);
 	}
 	TAILQ_FOREACH(c, &http->connections, by_age)
 	{
@@ -677,6 +909,57 @@ void http_release(struct http *http, const struct task *task)
 void http_set_rates(struct http *http, const struct bucket_rate *metadata)
 {
 	http->rates.metadata = *metadata;
+}
+
+const struct bucket_rate *http_rates(const struct http *http)
+{
+	return &http->rates.metadata;
+}
+
+/* The end */
+
+/* Between two requests, with nothing of the next here. */
+static bool is_idle(const struct connection *c)
+{
+	char byte;
+
+	return c->n_answered > 0 && !c->has_target &&
+	       recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+static int on_drain_over(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct http *http = userdata;
+
+	(void)source;
+	(void)usec;
+	http->drained(http->drained_userdata);
+	return 0;
+}
+
+int http_drain_start(struct http *http, http_drained_fn fn, void *userdata)
+{
+	struct connection *c;
+	struct listener *l;
+
+	if (http->drained)
+		return 0;
+	http->drained = fn;
+	http->drained_userdata = userdata;
+	LIST_FOREACH(l, &http->listeners, others)
+	{
+		(void)sd_event_source_set_enabled(l->io, SD_EVENT_OFF);
+	}
+	TAILQ_FOREACH(c, &http->connections, by_age)
+	{
+		if (is_idle(c))
+			connection_close(c);
+	}
+	(void)sd_event_source_set_enabled(http->again, SD_EVENT_ONESHOT);
+	if (http->n_connections == 0)
+		fn(userdata);
+	return loop_add_timer(http->loop, HTTP_DRAIN_USEC, WAIT_SLACK_USEC, on_drain_over, http,
+	                      &http->drain_timer);
 }
 
 /* Strangers share the buckets of a container that does not exist. */
@@ -698,8 +981,8 @@ static int make_strangers(struct http *http)
 	return 0;
 }
 
-int http_new(sd_event *loop, struct store *store, struct audit *a, struct http **ret,
-             struct err *err)
+int http_new(sd_event *loop, struct store *store, struct audit *a, struct fdstore *fdstore,
+             struct http **ret, struct err *err)
 {
 	_cleanup_(http_freep) struct http *http = calloc(1, sizeof(*http));
 	int r;
@@ -709,11 +992,13 @@ int http_new(sd_event *loop, struct store *store, struct audit *a, struct http *
 	http->loop = sd_event_ref(loop);
 	http->store = store;
 	http->audit = a;
+	http->fdstore = fdstore;
 	http->diag_fd = -EBADF;
 	http->rates =
 		(struct route_config){.metadata = default_rate, .credentials = credentials_rate};
 	LIST_INIT(&http->listeners);
 	TAILQ_INIT(&http->connections);
+	TAILQ_INIT(&http->waiters);
 	if (make_strangers(http) < 0)
 		return err_oom(err);
 	http->diag_fd = caller_open(err);
@@ -728,18 +1013,25 @@ int http_new(sd_event *loop, struct store *store, struct audit *a, struct http *
 
 struct http *http_free(struct http *http)
 {
+	struct connection *c;
 	struct listener *l;
 
 	if (!http)
 		return NULL;
+	http->drained = NULL;
 	while ((l = LIST_FIRST(&http->listeners)))
 		listener_free(l);
+	/* MHD does not end with a connection that is suspended. */
+	while ((c = TAILQ_FIRST(&http->waiters)))
+		connection_close(c);
 	sd_event_source_disable_unref(http->io);
-	sd_event_source_disable_unref(http->again);
 	if (http->mhd)
 		MHD_stop_daemon(http->mhd); /* ends every connection */
+	sd_event_source_disable_unref(http->again);
 	sd_event_source_disable_unref(http->timer);
 	sd_event_source_disable_unref(http->retry);
+	sd_event_source_disable_unref(http->wait_timer);
+	sd_event_source_disable_unref(http->drain_timer);
 	fd_close(http->diag_fd);
 	container_unref(http->strangers);
 	sd_event_unref(http->loop);

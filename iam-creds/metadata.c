@@ -1,6 +1,7 @@
 /*
  * ecs-metadata: the one store of credentials and the server of 169.254.170.2. Runs as the user
- * ecs-metadata without capabilities, confined before it reads anything, and keeps all in memory.
+ * ecs-metadata without capabilities, confined before it reads anything, and keeps all in memory,
+ * the part of it that survives a restart in memory that the service manager holds for it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +15,9 @@
 
 #include "iam-creds/audit.h"
 #include "iam-creds/control.h"
+#include "iam-creds/fdstore.h"
 #include "iam-creds/http.h"
+#include "iam-creds/keep.h"
 #include "iam-creds/landlock.h"
 #include "iam-creds/protocol.h"
 #include "iam-creds/store.h"
@@ -25,7 +28,7 @@
 #include "lib/loop.h"
 #include "lib/options.h"
 
-#define DESCRIPTORS 8192 /* connections, endpoint sockets of many tasks, and some */
+#define DESCRIPTORS (FDSTORE_MAX + HTTP_CONNECTIONS_MAX + 1024) /* and control connections */
 
 static void raise_descriptor_limit(void)
 {
@@ -76,13 +79,61 @@ static int listen_for_control(const struct options *options, struct err *err)
 	return ipc_listen(path, 0666, (gid_t)-1, err);
 }
 
+/* Everything that lives as long as the process. */
+struct daemon {
+	sd_event *loop;
+	struct fdstore *fdstore;
+	struct store *store;
+	struct audit *audit;
+	struct http *http;
+	struct keep *keep;
+	struct control *control;
+};
+
+static void daemon_done(struct daemon *d)
+{
+	control_free(d->control);
+	keep_free(d->keep);
+	http_free(d->http);
+	audit_free(d->audit);
+	store_free(d->store);
+	fdstore_free(d->fdstore);
+	sd_event_unref(d->loop);
+}
+
+static void on_drained(void *userdata)
+{
+	struct daemon *d = userdata;
+
+	(void)sd_event_exit(d->loop, 0);
+}
+
+/* Requests that have begun are answered; new ones wait for the next process. */
+static int on_stop(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+	struct daemon *d = userdata;
+
+	(void)source;
+	(void)info;
+	(void)sd_notify(0, "STOPPING=1");
+	return d->http ? http_drain_start(d->http, on_drained, d) : sd_event_exit(d->loop, 0);
+}
+
+/* With what an earlier process has left. */
+static int start_serving(struct daemon *d, struct err *err)
+{
+	const struct keep_config config = {.loop = d->loop,
+	                                   .store = d->store,
+	                                   .http = d->http,
+	                                   .audit = d->audit,
+	                                   .fdstore = d->fdstore};
+
+	return keep_new(&config, &d->keep, err);
+}
+
 static int run(const struct options *options, struct err *err)
 {
-	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
-	_cleanup_(store_freep) struct store *store = NULL;
-	_cleanup_(audit_freep) struct audit *audit = NULL;
-	_cleanup_(http_freep) struct http *http = NULL;
-	_cleanup_(control_freep) struct control *control = NULL;
+	_cleanup_(daemon_done) struct daemon d = {0};
 	struct control_config config = {0};
 	int fd, r;
 
@@ -93,13 +144,15 @@ static int run(const struct options *options, struct err *err)
 	if (r == 0)
 		r = look_up_users(&config, err);
 	if (r == 0)
-		r = loop_new(&loop, err);
+		r = fdstore_new(&d.fdstore, err);
+	if (r == 0)
+		r = loop_new_with_stop(on_stop, &d, &d.loop, err);
 	if (r < 0)
 		return r;
 	raise_descriptor_limit();
-	if (store_new(&store) < 0 || audit_new(&audit) < 0)
+	if (store_new(&d.store) < 0 || audit_new(&d.audit) < 0)
 		return err_oom(err);
-	r = http_new(loop, store, audit, &http, err);
+	r = http_new(d.loop, d.store, d.audit, d.fdstore, &d.http, err);
 	if (r < 0)
 		return r;
 
@@ -108,20 +161,25 @@ static int run(const struct options *options, struct err *err)
 		return fd;
 	/* From here on it serves what it is given, and opens nothing. */
 	r = landlock_close_files(err);
+	if (r == 0)
+		r = start_serving(&d, err);
 	if (r < 0) {
 		fd_close(fd);
 		return r;
 	}
-	config.store = store;
-	config.http = http;
-	config.audit = audit;
-	r = control_new(loop, fd, &config, &control, err);
+	config.store = d.store;
+	config.http = d.http;
+	config.audit = d.audit;
+	config.keep = d.keep;
+	r = control_new(d.loop, fd, &config, &d.control, err);
 	if (r < 0)
 		return r;
 
+	/* Also where nothing has come back and ecs-agent has not sent anything yet: it waits for
+	 * us, not we for it, and requests wait for both. */
 	(void)sd_notify(0, "READY=1"); /* no service manager is fine */
 	log_info(NULL, "ready");
-	r = sd_event_loop(loop);
+	r = sd_event_loop(d.loop);
 	return r < 0 ? err_set(err, r, "event loop") : 0;
 }
 

@@ -2,10 +2,13 @@
  * <run>/metadata/control.sock: ecs-metadata, the one store of credentials and the server of
  * 169.254.170.2. Peers by SO_PEERCRED: ecs-agent (or root) may do everything, ecs-logs and
  * ecs-image may only "get-credentials" of execution roles and of "instance". Everything is in
- * memory and gone with the process; "hello" tells ecs-agent what to send again.
+ * memory. Under systemd all but the documents survives this process, and a request is answered when
+ * it would (keep.h); otherwise all is gone with it. "hello" tells ecs-agent what to send again.
  *
  *  {"type":"hello","seq":n} -> {"type":"hello","tasks":["<task id>",...],
- *      "credentials":["<id>",...],"host":bool}     what this process has.
+ *      "served":{"<task id>":["<container>",...],...},"credentials":["<id>",...],"host":bool}
+ *      What this process has. A container is served when its socket is here or, in host mode, its
+ *      cgroup is known.
  *  {"type":"put-credentials","seq":n,"credentialsId":"...","taskId":"..."|absent for "instance",
  *   "taskArn":"...","roleType":"TaskApplication"|"TaskExecution"|"Instance","roleArn":"...",
  *   "accessKeyId":"...","secretAccessKey":"...","sessionToken":"...","expiration":"<RFC 3339>"}
@@ -34,7 +37,8 @@
  * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and
  * /v1/credentials?id=<id>, the documents' paths; a credentials id of another task is refused as
  * unknown (400 InvalidIdInRequest). After a restart, until "hello" was followed by
- * {"type":"complete"} (a request), unknown ids and documents answer 503 rather than 400 or 404.
+ * {"type":"complete"} (a request), a request for an unknown id or document waits for it, not quite
+ * a second, and is answered 503 then rather than 400 or 404.
  */
 #pragma once
 

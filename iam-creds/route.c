@@ -61,6 +61,7 @@ static bool starts_with(const char *text, const char *prefix)
 /* What a request is told while ecs-agent has not sent everything again after a restart. */
 static int answer_not_yet(struct answer *a)
 {
+	a->not_yet = true;
 	return answer_string(a, 503, "metadata is not available yet, try again");
 }
 
@@ -94,7 +95,8 @@ static int answer_credentials(const struct store *store, const struct route_requ
 		return credentials_error(a, version, 400, "NoIdInRequest",
 		                         "No Credential ID in the request");
 	a->credentials = find_own(store, request->container, id);
-	if (!a->credentials && !store_is_complete(store))
+	a->not_yet = !a->credentials && !store_is_complete(store);
+	if (a->not_yet)
 		return credentials_error(a, version, 503, "CredentialsUninitialized",
 		                         "Credentials uninitialized for ID");
 	if (!a->credentials)
@@ -320,12 +322,13 @@ int route_answer(const struct store *store, const struct route_config *config,
 
 	if (is_credentials_path(request, &version, &id)) {
 		a.audit_path = version == 1 ? V1_PATH : V2_PATH;
-		if (bucket_take(&asking->task->credentials_bucket, &config->credentials,
-		                request->now_usec))
+		if (request->is_repeated || bucket_take(&asking->task->credentials_bucket,
+		                                        &config->credentials, request->now_usec))
 			r = answer_credentials(store, request, version, id, &a);
 		else
 			r = answer_limited(&a);
-	} else if (bucket_take(&asking->buckets[hash_path(request->path) % CONTAINER_BUCKETS],
+	} else if (request->is_repeated ||
+	           bucket_take(&asking->buckets[hash_path(request->path) % CONTAINER_BUCKETS],
 	                       &config->metadata, request->now_usec)) {
 		r = answer_metadata(store, request, &a);
 	} else {

@@ -18,6 +18,7 @@ struct route_request {
 	struct container *container; /* who asks; NULL: nobody we know (host network) */
 	const char *path;            /* decoded */
 	const char *id_argument;     /* "id" of the query; NULL if absent */
+	bool is_repeated;            /* has waited: it has passed its rate limit before */
 	uint64_t now_usec, now_realtime_usec;
 };
 
@@ -30,6 +31,7 @@ struct answer {
 	unsigned status;
 	enum answer_type type;
 	bool limited;      /* the answer of a rate limit */
+	bool not_yet;      /* 503 only because ecs-agent may still send it */
 	struct body *body; /* a reference; answer_done() lets go */
 	/* For the audit log: NULL if the request was not for credentials, else the path without the
 	 * id; the credentials that were meant, borrowed from the store and for this turn, NULL if

@@ -526,6 +526,47 @@ int store_put_credentials(struct store *store, const struct credentials_input *i
 	return 0;
 }
 
+static void wipe_member(struct json_object *object, const char *name)
+{
+	struct json_object *value = json_get(object, name);
+
+	if (value && json_object_is_type(value, json_type_string))
+		explicit_bzero((char *)json_object_get_string(value),
+		               (size_t)json_object_get_string_len(value));
+}
+
+void credentials_wipe_json(struct json_object *object)
+{
+	static const char *const names[] = {"secretAccessKey", "sessionToken", "SecretAccessKey",
+	                                    "Token"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		wipe_member(object, names[i]);
+}
+
+int store_put_credentials_body(struct store *store, const struct credentials_input *input,
+                               const char *body, size_t len, struct err *err)
+{
+	_cleanup_json_ struct json_object *values = NULL;
+	struct credentials_input in = *input;
+	const struct {
+		const char *name, **value;
+	} members[] = {{"RoleArn", &in.role_arn},
+	               {"AccessKeyId", &in.access_key_id},
+	               {"SecretAccessKey", &in.secret_access_key},
+	               {"Token", &in.session_token},
+	               {"Expiration", &in.expiration}};
+	int r;
+
+	r = json_parse_object(body, len, len, &values, err);
+	for (size_t i = 0; i < ARRAY_SIZE(members) && r == 0; i++)
+		r = json_get_string(values, members[i].name, members[i].value, err);
+	if (r == 0)
+		r = store_put_credentials(store, &in, err);
+	credentials_wipe_json(values);
+	return r;
+}
+
 static void remove_credentials_at(struct store *store, size_t i)
 {
 	credentials_free(store->credentials[i]);

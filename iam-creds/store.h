@@ -1,7 +1,7 @@
 /*
  * What ecs-metadata knows: tasks with their containers and documents, and credentials. In memory
- * alone and gone with the process. ecs-agent fills it; until it says that it has sent everything
- * (store_set_complete()), what is unknown may only be late.
+ * alone. ecs-agent fills it; until it says that it has sent everything (store_set_complete()), what
+ * is unknown may only be late. What a restart leaves of it is in keep.h.
  *
  * Tasks and containers are counted references, since a connection may outlive them: after
  * store_release() they are "released", answer nothing, and go with the last reference.
@@ -52,6 +52,7 @@ struct container {
 	struct task *task; /* a reference */
 	char *name;
 	uint64_t cgroup_id;                       /* host network: 0 if none */
+	bool is_served;                           /* has an endpoint socket; set by the server */
 	struct bucket buckets[CONTAINER_BUCKETS]; /* requests for metadata, by path */
 };
 
@@ -118,7 +119,13 @@ int store_set_cgroup(struct store *store, struct container *container, uint64_t 
 /* Replaces those of the same id. -EINVAL names the bad member, never its value. */
 int store_put_credentials(struct store *store, const struct credentials_input *input,
                           struct err *err);
+/* The same from a body that an earlier process has made: input lacks what is in it. -EINVAL or
+ * -EBADMSG. */
+int store_put_credentials_body(struct store *store, const struct credentials_input *input,
+                               const char *body, size_t len, struct err *err);
 int store_remove_credentials(struct store *store, const char *id, struct err *err); /* -ENOENT */
+/* Overwrites the secret strings of a message or body, which json-c would free as they are. */
+void credentials_wipe_json(struct json_object *object);
 
 /* Replaces all documents of the task by the members of this object: path to value. The earlier ones
  * stay if it fails. */

@@ -13,6 +13,9 @@ ECS_STANDIN_PACKAGES="python3 python3-aiohttp python3-botocore python3-cryptogra
 ECS_TEST_PACKAGES="python3-pytest python3-boto3 awscli umoci mmdebstrap clang-format libarchive-tools
 	zstd attr acl libcap2-bin procps curl strace mandoc zsh
 	lintian shellcheck logrotate binutils"
+# A host of its own for the package: tests/vm.
+ECS_VM_PACKAGES="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs libarchive-tools openssh-client
+	python3-pytest"
 
 # Debian's Python: pip and pyenv versions lack its modules.
 ECS_PYTHON=/usr/bin/python3

@@ -77,6 +77,9 @@ struct config *config_free(struct config *config)
 	for (size_t i = 0; i < config->logging_drivers.n; i++)
 		free(config->logging_drivers.items[i]);
 	free(config->logging_drivers.items);
+	for (size_t i = 0; i < config->image_cleanup_excluded.n; i++)
+		free(config->image_cleanup_excluded.items[i]);
+	free(config->image_cleanup_excluded.items);
 	free(config->bridge_name);
 	free(config->bridge_subnet);
 	free(config->audit_log);

@@ -85,6 +85,13 @@ struct config {
 	uint64_t manifest_pull_timeout_usec;          /* ECS_MANIFEST_PULL_TIMEOUT */
 	uint64_t image_pull_inactivity_timeout_usec;  /* ECS_IMAGE_PULL_INACTIVITY_TIMEOUT */
 	uint64_t image_pull_timeout_usec;             /* ECS_IMAGE_PULL_TIMEOUT */
+	bool image_cleanup_disabled;                  /* ECS_DISABLE_IMAGE_CLEANUP */
+	uint64_t image_cleanup_interval_usec;         /* ECS_IMAGE_CLEANUP_INTERVAL */
+	uint64_t image_cleanup_age_usec;              /* ECS_IMAGE_MINIMUM_CLEANUP_AGE */
+	uint64_t image_cleanup_count;                 /* ECS_NUM_IMAGES_DELETE_PER_CYCLE */
+	bool untracked_image_cleanup;                 /* ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP */
+	uint64_t untracked_image_cleanup_age_usec;    /* NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE */
+	struct config_strings image_cleanup_excluded; /* ECS_EXCLUDE_UNTRACKED_IMAGE */
 
 	/* Network. */
 	char *bridge_name;           /* ECS_BRIDGE_NAME (read by ecs-network itself) */

@@ -50,9 +50,8 @@
 		.name = n, .support = SETTING_FOREIGN, .kind = KIND_TEXT, .note = hint             \
 	}
 
-#define DOCKER     "there is no Docker here"
-#define WINDOWS    "it is for Windows"
-#define NO_CLEANUP "images are removed by \"ecs-image rm\" only"
+#define DOCKER  "there is no Docker here"
+#define WINDOWS "it is for Windows"
 
 const struct setting settings[] = {
 	/* The node in ECS. */
@@ -123,6 +122,16 @@ const struct setting settings[] = {
 	DURATION("ECS_IMAGE_PULL_INACTIVITY_TIMEOUT", image_pull_inactivity_timeout_usec, "1m", MIN,
                  0, RANGE_CLAMP),
 	DURATION("ECS_IMAGE_PULL_TIMEOUT", image_pull_timeout_usec, "2h", 1, 0, RANGE_DEFAULT),
+	BOOLEAN("ECS_DISABLE_IMAGE_CLEANUP", image_cleanup_disabled, "false"),
+	DURATION("ECS_IMAGE_CLEANUP_INTERVAL", image_cleanup_interval_usec, "30m", 10 * MIN, 0,
+                 RANGE_DEFAULT),
+	DURATION("ECS_IMAGE_MINIMUM_CLEANUP_AGE", image_cleanup_age_usec, "1h", 0, 0,
+                 RANGE_DEFAULT),
+	NUMBER("ECS_NUM_IMAGES_DELETE_PER_CYCLE", image_cleanup_count, "5", 1, 100000),
+	BOOLEAN("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", untracked_image_cleanup, "false"),
+	DURATION("NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE", untracked_image_cleanup_age_usec, "1h", 0, 0,
+                 RANGE_DEFAULT),
+	{.name = "ECS_EXCLUDE_UNTRACKED_IMAGE", .kind = KIND_LIST, AT(image_cleanup_excluded)},
 
 	/* Network. */
 	{.name = "ECS_BRIDGE_NAME",
@@ -206,20 +215,11 @@ const struct setting settings[] = {
 	UNSUPPORTED("ECS_DISABLE_DOCKER_HEALTH_CHECK", "true", "health checks are not run"),
 	UNSUPPORTED("ECS_SELINUX_CAPABLE", "false", NULL),
 	UNSUPPORTED("ECS_APPARMOR_CAPABLE", "false", NULL),
-	UNSUPPORTED("ECS_DISABLE_IMAGE_CLEANUP", "true", NO_CLEANUP),
-	UNSUPPORTED("ECS_IMAGE_CLEANUP_INTERVAL", NULL, NO_CLEANUP),
-	UNSUPPORTED("ECS_IMAGE_MINIMUM_CLEANUP_AGE", NULL, NO_CLEANUP),
-	UNSUPPORTED("ECS_NUM_IMAGES_DELETE_PER_CYCLE", NULL, NO_CLEANUP),
 	UNSUPPORTED("ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2", "false", NULL),
 	UNSUPPORTED("ECS_EXCLUDE_IPV6_PORTBINDING", "true", "published ports are IPv4"),
 	UNSUPPORTED("AWS_EC2_METADATA_DISABLED", "false", NULL),
-	UNSUPPORTED("NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE", NULL,
-                    "all images here are those of tasks"),
 	UNSUPPORTED("NONECS_NUM_CONTAINERS_DELETE_PER_CYCLE", NULL,
                     "all containers here are those of tasks"),
-	UNSUPPORTED("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", "false",
-                    "all images here are those of tasks"),
-	UNSUPPORTED("ECS_EXCLUDE_UNTRACKED_IMAGE", NULL, "all images here are those of tasks"),
 	UNSUPPORTED("ECS_CONTAINER_INSTANCE_PROPAGATE_TAGS_FROM", "none",
                     "use ECS_CONTAINER_INSTANCE_TAGS"),
 	UNSUPPORTED("ECS_ENABLE_TASK_ENI", "false",

@@ -20,6 +20,7 @@ enum setting_kind {
 	KIND_PAIRS,
 	KIND_URL,
 	KIND_LOGGING_DRIVERS,
+	KIND_LIST, /* separated by commas */
 	KIND_PULL_BEHAVIOR,
 	KIND_PORT_RANGE,
 	KIND_RATE,

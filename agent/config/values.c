@@ -305,6 +305,39 @@ static int parse_logging_drivers(struct config *config, const struct setting *se
 	return 0;
 }
 
+/* "a, b": spaces around and empty items mean nothing. */
+static int parse_list(struct config *config, const struct setting *setting, const char *text,
+                      struct err *err)
+{
+	_cleanup_(strings_done) struct config_strings list = {0};
+
+	list.items = calloc(ITEMS_MAX, sizeof(*list.items));
+	if (!list.items)
+		return -ENOMEM;
+	while (*text) {
+		size_t length = strcspn(text, ","), n;
+
+		n = strspn(text, " \t");
+		text += n;
+		length -= n < length ? n : length;
+		for (n = length; n > 0 && strchr(" \t", text[n - 1]); n--)
+			;
+		if (n > 0 && list.n == ITEMS_MAX)
+			return err_text(err, -EINVAL, "it has more than %d items", ITEMS_MAX);
+		if (n > 0) {
+			list.items[list.n] = strndup(text, n);
+			if (!list.items[list.n++])
+				return -ENOMEM;
+		}
+		text += length;
+		text += *text == ',';
+	}
+	strings_done(MEMBER(config, setting, struct config_strings));
+	*MEMBER(config, setting, struct config_strings) = list;
+	list = (struct config_strings){0};
+	return 0;
+}
+
 static int parse_pull_behavior(struct config *config, const struct setting *setting,
                                const char *text, struct err *err)
 {
@@ -406,6 +439,8 @@ int setting_parse(struct config *config, const struct setting *setting, const ch
 		return parse_url(config, setting, text, err);
 	case KIND_LOGGING_DRIVERS:
 		return parse_logging_drivers(config, setting, text, err);
+	case KIND_LIST:
+		return parse_list(config, setting, text, err);
 	case KIND_PULL_BEHAVIOR:
 		return parse_pull_behavior(config, setting, text, err);
 	case KIND_PORT_RANGE:
@@ -447,6 +482,12 @@ static void print_drivers(const struct config_strings *drivers, FILE *out)
 	fputc(']', out);
 }
 
+static void print_list(const struct config_strings *list, FILE *out)
+{
+	for (size_t i = 0; i < list->n; i++)
+		fprintf(out, "%s%s", i ? "," : "", list->items[i]);
+}
+
 static void print_duration(uint64_t usec, FILE *out)
 {
 	char text[32];
@@ -485,6 +526,9 @@ void setting_print(const struct config *config, const struct setting *setting, F
 		break;
 	case KIND_LOGGING_DRIVERS:
 		print_drivers(MEMBER(config, setting, struct config_strings), out);
+		break;
+	case KIND_LIST:
+		print_list(MEMBER(config, setting, struct config_strings), out);
 		break;
 	case KIND_PULL_BEHAVIOR:
 		fputs(pull_behaviors[config->image_pull_behavior], out);

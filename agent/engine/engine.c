@@ -190,6 +190,9 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
 		r = sd_event_add_defer(engine->loop, &engine->reconcile, on_reconcile, engine);
 	if (r < 0)
 		return err_set(err, r, "set up the engine");
+	r = images_start(engine, err);
+	if (r < 0)
+		return r;
 	(void)sd_event_source_set_enabled(engine->reconcile, SD_EVENT_OFF);
 	(void)sd_event_source_set_description(engine->reconcile, "reconcile");
 
@@ -225,6 +228,7 @@ struct engine *engine_free(struct engine *engine)
 	lost_free(engine);
 	state_forget(engine->o.state, engine);
 	outbox_free(engine->outbox);
+	image_cleanup_free(engine->image_cleanup);
 	puller_free(engine->puller);
 	network_client_free(engine->network);
 	metadata_client_free(engine->metadata);

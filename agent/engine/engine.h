@@ -34,6 +34,7 @@ struct engine_options {
 	const struct registry_auth *registry_auth; /* NULL: none */
 	struct ecs_client *client;                 /* NULL: events stay in the outbox */
 	const char *runtime_dir;
+	const char *images_dir; /* whose file system must not fill up; NULL: not looked at */
 	const char *region;
 	const char *availability_zone; /* NULL: unknown */
 	const char *logs_endpoint;     /* NULL: that of the region */

@@ -6,6 +6,7 @@
 #include "agent/engine/addresses.h"
 #include "agent/engine/engine.h"
 #include "agent/engine/host_resources.h"
+#include "agent/engine/image_cleanup.h"
 #include "agent/engine/metadata_client.h"
 #include "agent/engine/network_client.h"
 #include "agent/engine/outbox.h"
@@ -151,6 +152,7 @@ struct engine {
 
 	struct outbox *outbox;
 	struct puller *puller;
+	struct image_cleanup *image_cleanup;
 	struct network_client *network;
 	struct metadata_client *metadata;
 	struct role_credentials *credentials;
@@ -237,6 +239,9 @@ void supervisor_launch(struct engine_task *et);
 void supervisor_find(struct engine_task *et);
 void supervisor_end(struct engine_task *et);
 void supervisor_done(struct supervisor *supervisor);
+
+/* images.c */
+int images_start(struct engine *engine, struct err *err);
 
 /* host_network.c: the bridge, the host's endpoint */
 void host_network_start(struct engine *engine);

@@ -24,6 +24,14 @@ static bool is_live(const struct engine_task *et)
 	return et->launched && et->task->known != TASK_STATUS_STOPPED;
 }
 
+/* A member of hello; NULL where it is no array. */
+static struct json_object *get_list(struct json_object *object, const char *name)
+{
+	struct json_object *list = NULL;
+
+	return object && json_get_array(object, name, &list, NULL) == 0 ? list : NULL;
+}
+
 static bool array_has(struct json_object *array, const char *text)
 {
 	for (size_t i = 0; array && i < json_object_array_length(array); i++) {
@@ -314,14 +322,34 @@ void metadata_sync_check(struct engine *engine)
 		engine->metadata_complete = true;
 }
 
-static void release_unknown(struct engine *engine, struct json_object *tasks)
+/* What it should have been told to forget while it was not there. */
+static void release_ended(struct engine *engine, struct json_object *tasks)
 {
 	for (size_t i = 0; tasks && i < json_object_array_length(tasks); i++) {
 		const char *id = json_object_get_string(json_object_array_get_idx(tasks, i));
+		const struct engine_task *et = id ? engine_find_id(engine, id) : NULL;
 
-		if (id && !engine_find_id(engine, id))
+		if (id && !et)
 			(void)send_release(engine, id, true);
+		else if (et && et->task->known == TASK_STATUS_STOPPED)
+			(void)send_release(engine, id, false);
 	}
+}
+
+/* Is the caller of each container known: by its socket, in host mode by its cgroup. */
+static bool is_served(const struct engine_task *et, struct json_object *hello)
+{
+	struct json_object *names = get_list(json_get(hello, "served"), et->task->id);
+
+	for (size_t i = 0; i < et->task->n_containers; i++) {
+		const struct engine_container *ec = &et->containers[i];
+
+		if (ec->c->known != TASK_STATUS_STOPPED &&
+		    (ec->served || ec->c->known >= TASK_STATUS_CREATED) &&
+		    !array_has(names, ec->c->name))
+			return false;
+	}
+	return true;
 }
 
 /* An agent that was restarted has no credentials before ACS sends them again; those which are
@@ -341,7 +369,7 @@ static void note_credentials(struct engine *engine, struct json_object *ids)
 static void on_up(struct json_object *hello, void *userdata)
 {
 	struct engine *engine = userdata;
-	struct json_object *tasks = json_get(hello, "tasks");
+	struct json_object *tasks = get_list(hello, "tasks");
 	bool host = false;
 
 	engine->metadata_complete = false;
@@ -351,15 +379,15 @@ static void on_up(struct json_object *hello, void *userdata)
 	role_credentials_reset(engine->credentials);
 	metadata_configure(engine);
 	metadata_put_instance(engine);
-	note_credentials(engine, json_get(hello, "credentials"));
-	release_unknown(engine, tasks);
+	note_credentials(engine, get_list(hello, "credentials"));
+	release_ended(engine, tasks);
 
 	for (size_t i = 0; i < engine->n_tasks; i++) {
 		struct engine_task *et = engine->tasks[i];
 
 		et->documents_stale = true;
 		et->sockets_asked = false;
-		et->sockets_due = is_live(et) && !array_has(tasks, et->task->id);
+		et->sockets_due = is_live(et) && !is_served(et, hello);
 		metadata_send_documents(et);
 		engine_changed(et);
 	}

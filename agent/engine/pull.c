@@ -34,6 +34,9 @@ struct job {
 	struct pull *pulls;
 	bool reporting; /* its callbacks are on the stack */
 	bool finished;
+	bool waits_for_room; /* after full_err */
+	bool had_room;       /* it is the second try */
+	struct err full_err;
 };
 
 struct puller {
@@ -42,6 +45,8 @@ struct puller {
 	struct job *jobs;
 	sd_event_source *start;        /* deferred */
 	struct remembered *remembered; /* latest first */
+	int (*make_room)(void *userdata);
+	void *make_room_userdata;
 };
 
 struct remembered {
@@ -111,6 +116,16 @@ void puller_forget(struct puller *puller, const char *reference)
 			remembered_free(m);
 			return;
 		}
+}
+
+void puller_forget_all(struct puller *puller)
+{
+	while (puller->remembered) {
+		struct remembered *m = puller->remembered;
+
+		puller->remembered = m->next;
+		remembered_free(m);
+	}
 }
 
 static void forget_oldest(struct puller *puller)
@@ -212,6 +227,50 @@ static void job_done(struct job *job, int r, const struct err *err,
 	job_free(job);
 }
 
+void puller_on_full_disk(struct puller *puller, int (*make_room)(void *userdata), void *userdata)
+{
+	puller->make_room = make_room;
+	puller->make_room_userdata = userdata;
+}
+
+/* Whether the job goes on: images are removed, and then it is tried again. */
+static bool wait_for_room(struct job *job, const struct err *err)
+{
+	struct puller *puller = job->puller;
+
+	if (job->had_room || job->options.local || !puller->make_room ||
+	    puller->make_room(puller->make_room_userdata) < 0)
+		return false;
+	log_warning(NULL, 0, "pull of %s has met a full disk, removing images: %s", job->reference,
+	            err->text);
+	job_stop(job);
+	job->full_err = *err;
+	job->waits_for_room = job->had_room = true;
+	(void)sd_event_source_set_enabled(puller->start, SD_EVENT_ONESHOT);
+	return true;
+}
+
+static struct job *find_waiting(struct puller *puller)
+{
+	struct job *job = puller->jobs;
+
+	while (job && !job->waits_for_room)
+		job = job->next;
+	return job;
+}
+
+void puller_room_made(struct puller *puller, bool freed)
+{
+	struct job *job;
+
+	while ((job = find_waiting(puller))) {
+		job->waits_for_room = false;
+		if (!freed)
+			job_done(job, -ENOSPC, &job->full_err, NULL);
+	}
+	(void)sd_event_source_set_enabled(puller->start, SD_EVENT_ONESHOT);
+}
+
 static int read_result(struct json_object *body, struct pull_result *ret, struct err *err)
 {
 	int r;
@@ -259,7 +318,8 @@ static void on_message(struct ipc_event *conn, struct ipc_message *msg, void *us
 		job_done(job, r, &err, &result);
 	} else if (strcmp(type, "error") == 0) {
 		r = ipc_message_error(msg->body, &err);
-		job_done(job, r, &err, NULL);
+		if (r != -ENOSPC || !wait_for_room(job, &err))
+			job_done(job, r, &err, NULL);
 	}
 }
 
@@ -353,7 +413,7 @@ static void start_jobs(struct puller *puller)
 		struct err err = {0};
 		int r;
 
-		if (job->conn || job->finished)
+		if (job->conn || job->finished || job->waits_for_room)
 			continue;
 		if (answer_from_memory(job))
 			return; /* the rest starts from the loop */
@@ -400,12 +460,7 @@ struct puller *puller_free(struct puller *puller)
 		return NULL;
 	while (puller->jobs)
 		job_free(puller->jobs);
-	while (puller->remembered) {
-		struct remembered *m = puller->remembered;
-
-		puller->remembered = m->next;
-		remembered_free(m);
-	}
+	puller_forget_all(puller);
 	sd_event_source_disable_unref(puller->start);
 	sd_event_unref(puller->loop);
 	free(puller);

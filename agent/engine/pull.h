@@ -54,6 +54,15 @@ int pull_start(struct puller *puller, const struct pull_options *options,
 /* What ecs-image said of an image is remembered, so that a look into the local store needs no
  * process; forgotten when it proves wrong (a layer that an operator has removed). */
 void puller_forget(struct puller *puller, const char *reference);
+void puller_forget_all(struct puller *puller);
+
+/*
+ * A pull that has met a full disk (-ENOSPC) calls make_room and waits for puller_room_made(): it is
+ * started once more if something was freed, else it fails as it did. Without this, or when
+ * make_room fails, it fails at once.
+ */
+void puller_on_full_disk(struct puller *puller, int (*make_room)(void *userdata), void *userdata);
+void puller_room_made(struct puller *puller, bool freed);
 
 /* Cancels; the process ends when nobody waits for it any more. */
 struct pull *pull_free(struct pull *pull);

@@ -176,6 +176,8 @@ static int make_request(const struct command_options *options, size_t command, i
 		return err_text(err, -EINVAL, "--username is for pull only");
 	if (commands[command].takes_reference && json_add_string(request, "reference", argv[1]) < 0)
 		return err_oom(err);
+	if (strcmp(word, "pull") == 0 && json_add_bool(request, "byOperator", true) < 0)
+		return err_oom(err);
 	if (options->username) {
 		r = add_auth(request, options->username, err);
 		if (r < 0)

@@ -170,14 +170,30 @@ static int handle_remove(struct network *network, struct json_object *request, s
 	return send_all(network->client, done);
 }
 
+static int handle_sweep(struct network *network, struct json_object *request, struct err *err)
+{
+	_cleanup_json_ struct json_object *question = ipc_message_new("sweep", NULL);
+	_cleanup_json_ struct json_object *done = ipc_message_new("swept", request);
+	_cleanup_(ipc_message_done) struct ipc_message answer = {};
+	int r;
+
+	if (!question || !done)
+		return err_oom(err);
+	r = ipc_call(network->unpack_fd, question, NULL, 0, STORE_TIMEOUT_USEC, &answer, err);
+	if (r < 0)
+		return r;
+	if (json_add(done, "layersRemoved",
+	             json_object_get(json_get(answer.body, "layersRemoved"))) < 0)
+		return err_oom(err);
+	return send_all(network->client, done);
+}
+
 static const struct {
 	const char *type;
 	int (*handle)(struct network *network, struct json_object *request, struct err *err);
 } requests[] = {
-	{"pull", handle_pull},
-	{"inspect", handle_inspect},
-	{"list", handle_list},
-	{"remove", handle_remove},
+	{"pull", handle_pull},     {"inspect", handle_inspect}, {"list", handle_list},
+	{"remove", handle_remove}, {"sweep", handle_sweep},
 };
 
 static int dispatch(struct network *network, struct json_object *request)

@@ -5,6 +5,7 @@
  * cancels the pull, and nothing of it but finished layers is left.
  *
  *  {"type":"pull","seq":n,"reference":"registry:5000/team/app:1"|"...@sha256:...",
+ *   "byOperator":true                                 optional: said of the image in the list
  *   "auth":{"username":"u","password":"p"}            optional
  *         |{"ecr":{"region":"us-west-2","registryId":"1111...","endpoint":"https://..." optional,
  *                  "credentialsId":"<execution role id>"|"instance"}},
@@ -24,12 +25,17 @@
  *      error with code ENOENT.
  *
  *  {"type":"list","seq":n} -> {"type":"images","images":[{"reference","digest","imageId","layers",
- *      "pulledAt"},...]}     reference in its normal form: "docker.io/library/nginx:latest"
+ *      "pulledAt","byOperator"},...]}
+ *      reference in its normal form: "docker.io/library/nginx:latest"; pulledAt is
+ *      "2026-01-31T23:59:59Z", the end of the last pull; byOperator only if it is true
  *
  *  {"type":"remove","seq":n,"reference":"..."} -> {"type":"removed","layersRemoved":n}, or an error
  *      with code ENOENT. Layers go when no image has them, no pull is running and nobody holds
  *      flock(2) LOCK_SH on <state>/images/layers/<hex>, as who has it mounted must; else a later
- *      remove takes them.
+ *      remove or sweep takes them.
+ *
+ *  {"type":"sweep","seq":n} -> {"type":"swept","layersRemoved":n}: removes the layers that may go,
+ *      also those of pulls that were broken off; or an error with code EAGAIN while a pull runs.
  *
  * Registries on loopback addresses and "localhost" may be spoken to over plain HTTP, as Docker
  * does; any other is HTTPS. Certificates: the system's CA

@@ -32,6 +32,7 @@ struct pull {
 	const struct pull_options *options;
 	struct reference reference;
 	struct json_object *ecr; /* borrowed from the request */
+	bool by_operator;
 	uint64_t manifest_timeout_usec;
 	uint64_t timeout_usec;
 	struct transfer_limits limits;
@@ -104,6 +105,8 @@ static int parse_request(struct pull *pull, struct json_object *request, struct 
 	r = json_get_string(request, "reference", &reference, err);
 	if (r == 0)
 		r = reference_parse(reference, &pull->reference, err);
+	if (r == 0)
+		r = json_optional(json_get_bool(request, "byOperator", &pull->by_operator, err));
 	if (r == 0)
 		r = get_timeout(request, "manifestTimeoutUsec", &pull->manifest_timeout_usec, err);
 	if (r == 0)
@@ -414,7 +417,8 @@ static int make_record(struct pull *pull, struct json_object **ret)
 	    json_add_string(record, "imageId", image_id) < 0 ||
 	    json_add_string(record, "pulledAt", now) < 0 || layers_to_json(pull, &layers) < 0 ||
 	    json_add(record, "layers", layers) < 0 ||
-	    json_add(record, "config", json_object_get(pull->config.config)) < 0)
+	    json_add(record, "config", json_object_get(pull->config.config)) < 0 ||
+	    (pull->by_operator && json_add_bool(record, "byOperator", true) < 0))
 		return -ENOMEM;
 	*ret = TAKE_PTR(record);
 	return 0;

@@ -339,6 +339,20 @@ static int handle_remove_image(struct unpacker *unpacker, struct ipc_message *ms
 	return json_add_u64(*ret, "layersRemoved", removed) < 0 ? err_oom(err) : 0;
 }
 
+static int handle_sweep(struct unpacker *unpacker, struct ipc_message *msg,
+                        struct json_object **ret, struct err *err)
+{
+	size_t removed = 0;
+	int r = store_sweep(unpacker->store, &removed, err);
+
+	if (r == -EAGAIN)
+		return err_text(err, r, "a pull is running");
+	if (r < 0)
+		return r;
+	*ret = ipc_message_new("ok", msg->body);
+	return json_add_u64(*ret, "layersRemoved", removed) < 0 ? err_oom(err) : 0;
+}
+
 static const struct {
 	const char *type;
 	int (*handle)(struct unpacker *unpacker, struct ipc_message *msg, struct json_object **ret,
@@ -351,6 +365,7 @@ static const struct {
 	{"get-image", handle_get_image},
 	{"list-images", handle_list_images},
 	{"remove-image", handle_remove_image},
+	{"sweep", handle_sweep},
 };
 
 /* An answer or an error for each request; what is no request ends the connection. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "agent/logs/shipper.h"
@@ -130,6 +131,7 @@ static int run(const struct options *options, bool exit_when_idle, struct err *e
 	r = shipper_new(loop, &shipper_options, &shipper, err);
 	if (r < 0)
 		return r;
+	(void)sd_notify(0, "READY=1"); /* no service manager is fine */
 	r = sd_event_loop(loop);
 	return r < 0 ? err_set(err, r, "run the event loop") : 0;
 }

@@ -13,6 +13,8 @@ import uuid
 
 from controlplane.client import StandIn, StandInError, wait_for
 
+from .service_manager import ServiceManager
+
 DAEMONS = ("launcher", "metadata", "logs", "agent")
 USERS = {"metadata": "ecs-metadata", "logs": "ecs-logs", "agent": "ecs-agent"}
 SANITIZER = re.compile(rb"ERROR: (Address|Leak)Sanitizer|runtime error:|AddressSanitizer:DEADLYSIGNAL")
@@ -27,10 +29,11 @@ class Node:
     """Directories, configuration and processes of one node. Use as a context manager.
 
     config: further lines of ecs.config. standin: a running StandIn, or None to start one.
+    managed: a service manager keeps descriptors for ecs-metadata, as systemd does.
     The caller is in the network namespace that is to be the host's.
     """
 
-    def __init__(self, config=None, standin=None, standin_options=None, start=True):
+    def __init__(self, config=None, standin=None, standin_options=None, start=True, managed=False):
         self.name = uuid.uuid4().hex[:6]
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="ecs-node-", dir="/var/tmp"))
         self.base.chmod(0o755)
@@ -41,10 +44,12 @@ class Node:
         self.cgroup_parent = f"ecs-test-{self.name}"
         self.bridge = f"ecs{self.name}"
         self.processes = {}
+        self.manager = None
         self.own_standin = standin is None
         self.standin = None
         try:
             self.logs_dir.mkdir()
+            self.manager = ServiceManager(self.base) if managed else None
             self.standin = standin or StandIn.start(
                 self.base / "standin", listen="0.0.0.0", name=["172.29.0.1"],
                 **(standin_options or {}),
@@ -119,7 +124,8 @@ class Node:
     def start_daemon(self, daemon):
         assert daemon not in self.processes, f"{daemon} runs already"
         with open(self.log_path(daemon), "ab") as log:
-            self.processes[daemon] = subprocess.Popen(
+            popen = self.manager.popen if self.manager and daemon == "metadata" else subprocess.Popen
+            self.processes[daemon] = popen(
                 self.command(daemon), env=self.environment(daemon), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, cwd="/",
             )  # fmt: skip
@@ -264,6 +270,9 @@ class Node:
                     process.kill()
                     process.wait()
         self.kill_tasks()
+        if self.manager:
+            self.manager.stop()
+            self.manager = None
         self._remove_network()
         self._remove_cgroups()
         if self.own_standin and self.standin:

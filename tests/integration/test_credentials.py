@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import signal
 
 import pytest
 from controlplane.client import wait_for
 from harness import sdkimage
+from harness.node import Node
 from harness.taskdef import container, task
 
 LONG = "trap 'exit 0' TERM; while :; do usleep 100000; done"
@@ -136,6 +138,70 @@ def test_credentials_are_served_while_the_agent_is_away_and_refreshed_after(node
     node.standin.stop_task(arn)
     node.standin.wait_task(arn, "STOPPED")
     node.wait_clean()
+
+
+ASKING = (
+    "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); "
+    "k=$(wget -q -O - http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI | grep -o 'ASIA[A-Z0-9]*\\|AKIA[A-Z0-9]*' | head -1); "
+    "echo $i ${k:-failed}; usleep 100000; done"
+)
+
+
+def test_both_roles_survive_the_end_of_every_daemon(busybox):
+    """Killed together, with the agent staying away: only the service manager is left to hold what the
+    container asks for and what its logs are sent with."""
+    with Node(managed=True) as node:
+        arn = node.standin.run_task(task(container(busybox, ASKING, logs="kept")))
+        node.standin.wait_task(arn, "RUNNING")
+        wait_for(lambda: len(node.logs("kept")) > 3, 60, "no log")
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            for daemon in ("agent", "metadata", "logs"):
+                node.processes[daemon].send_signal(how)
+            for daemon in ("agent", "metadata", "logs"):
+                node.processes.pop(daemon).wait(timeout=20)
+            node.start_daemon("metadata")
+            node.start_daemon("logs")
+            count = len(node.logs("kept"))
+            wait_for(lambda: len(node.logs("kept")) > count + 10, 60, lambda: f"no more than {count} lines")
+            node.start_daemon("agent")
+            node.wait_connected()
+        node.standin.stop_task(arn)
+        found = node.standin.wait_task(arn, "STOPPED")
+        assert found["containers"][0]["exitCode"] == 0
+        lines = wait_for(lambda: complete(node.logs("kept")), 60, lambda: f"{node.logs('kept')}")
+        # A request that is under way when its server is killed may fail, nothing after it.
+        assert sum(line.endswith(" failed") for line in lines) <= 1, lines
+        node.wait_clean()
+        wait_for(lambda: not [n for n in node.manager.names() if n not in ("memory", "host", "link", "audit")],
+                 20, lambda: f"{node.manager.names()}")  # fmt: skip
+
+
+def complete(lines):
+    """The lines in order without repetitions, if none is missing up to the last."""
+    by_number = {int(line.split()[0]): line for line in lines}
+    numbers = sorted(by_number)
+    return [by_number[n] for n in numbers] if numbers == list(range(1, len(numbers) + 1)) else None
+
+
+def test_sockets_that_the_service_manager_lost_are_fetched_again(busybox):
+    with Node(managed=True) as node:
+        arn = node.standin.run_task(task(container(busybox, ASKING, logs="lost")))
+        node.standin.wait_task(arn, "RUNNING")
+        wait_for(lambda: len(node.logs("lost")) > 3, 60, "no log")
+        node.kill("metadata")
+        with node.manager.lock:
+            for entry in [e for e in node.manager.stored if e.name != "memory"]:
+                os.close(entry.fd)
+                node.manager.stored.remove(entry)
+        node.start_daemon("metadata")
+        count = len(node.logs("lost"))
+        wait_for(lambda: len(node.logs("lost")) > count + 10, 60, "the endpoint is not served again")
+        assert not node.logs("lost")[-1].endswith(" failed")
+        wait_for(lambda: {"memory", "host", "link"} < set(node.manager.names()), 20,
+                 lambda: f"{node.manager.names()}")  # fmt: skip
+        node.standin.stop_task(arn)
+        node.standin.wait_task(arn, "STOPPED")
+        node.wait_clean()
 
 
 def test_metadata_describes_the_task(node, busybox):

@@ -1105,6 +1105,40 @@ def test_layers_in_use_stay_until_they_are_released(store, fake):
     store.has_only()
 
 
+def test_a_sweep_takes_what_a_broken_pull_has_left_but_not_during_another(store, fake):
+    image, release = Image([SMALL, tar(entry("x", os.urandom(100_000)))]), threading.Event()
+    reference, other = fake.put("app:1", image), fake.put("other:1", Image([tar(entry("o", b"o"))]))
+    blob = image.document["layers"][1]["digest"]
+    hang_on(fake, blob, release, send=image.blobs[blob][:50_000])
+    with store.connect() as pulling, store.connect() as asking:
+        pulling.send(type="pull", reference=reference)
+        wait_for(lambda: store.layer(image, 0).exists(), 20, "first layer is not there")
+        answer, _ = asking.ask(type="sweep")
+        assert answer["type"] == "error" and answer["code"] == "EAGAIN", answer
+        assert store.layer(image, 0).exists()
+    release.set()
+    fake.on_request = lambda handler: False
+    store.pull(other)
+    with store.connect() as connection:
+        answer, _ = connection.ask(type="sweep")
+        assert answer["type"] == "swept" and answer["layersRemoved"] == 1, answer
+        store.has_only(Image([tar(entry("o", b"o"))]))
+
+
+def test_the_list_tells_what_an_operator_has_pulled(store, fake):
+    image = Image([SMALL])
+    by_hand, by_agent = fake.put("hand:1", image), fake.put("agent:1", image)
+    store.pull(by_hand)
+    with store.connect() as connection:
+        assert connection.ask(type="pull", reference=by_agent)[0]["type"] == "pulled"
+        listed = {i["reference"]: i.get("byOperator") for i in connection.ask(type="list")[0]["images"]}
+        assert listed == {by_hand: True, by_agent: None}
+        # A task that pulls it makes it one of its own.
+        assert connection.ask(type="pull", reference=by_hand)[0]["type"] == "pulled"
+        listed = {i["reference"]: i.get("byOperator") for i in connection.ask(type="list")[0]["images"]}
+        assert listed == {by_hand: None, by_agent: None}
+
+
 def test_a_tag_that_moved_is_followed(store, fake):
     old, new = Image([SMALL], {"Cmd": ["old"]}), Image([SMALL], {"Cmd": ["new"]})
     assert store.pull(fake.put("app:1", old)) == sha256(old.manifest)

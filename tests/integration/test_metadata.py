@@ -1,257 +1,27 @@
 """ecs-metadata as containers, ecs-agent and other programs meet it, in network namespaces of its own."""
 
-import array
 import contextlib
-import ctypes
 import errno
 import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 import uuid
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 import syscall_in
-from builddir import needs_root, program
-from users import as_user, ensure_users, uid
+from builddir import needs_root
+from metadata import ADDRESS, Control, Metadata, libc, run, wait_for
+from users import uid
 
 pytestmark = needs_root
-
-ADDRESS = "169.254.170.2"
-CLONE_NEWNET = 0x40000000
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def wait_for(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError("the condition did not come true in time")
-
-
-def run(*command, check=True):
-    return subprocess.run(command, check=check, capture_output=True, text=True, timeout=30)
-
-
-class Namespace:
-    """A network namespace that one thread of this process enters for sockets made there."""
-
-    def __init__(self, address=ADDRESS):
-        self.name = f"ecsm-{uuid.uuid4().hex[:8]}"
-        run("ip", "netns", "add", self.name)
-        self.ip("link", "set", "lo", "up")
-        if address:
-            self.ip("addr", "add", f"{address}/32", "dev", "lo")
-
-    @property
-    def enter(self):
-        # "ip netns exec" would also mount another /sys, without cgroups.
-        return ["nsenter", f"--net=/var/run/netns/{self.name}", "--"]
-
-    def ip(self, *args):
-        return run("ip", "-n", self.name, *args)
-
-    def inside(self, function):
-        """The result of function, called in a thread that is in the namespace."""
-        result = []
-
-        def work():
-            try:
-                with open(f"/var/run/netns/{self.name}", "rb") as ns:
-                    if libc.setns(ns.fileno(), CLONE_NEWNET) < 0:
-                        raise OSError(ctypes.get_errno(), "setns")
-                result.append((True, function()))
-            except BaseException as e:
-                result.append((False, e))
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join(60)
-        ok, value = result[0]
-        if not ok:
-            raise value
-        return value
-
-    def exec(self, *command, **kwargs):
-        return subprocess.run([*self.enter, *command], capture_output=True, text=True, timeout=60,
-                              **kwargs)
-
-    def listen(self, address=ADDRESS, port=80, backlog=128):
-        def make():
-            s = socket.socket()
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.bind((address, port))
-            s.listen(backlog)
-            return s
-
-        return self.inside(make)
-
-    def connect(self, source=None):
-        def make():
-            s = socket.socket()
-            s.settimeout(20)
-            if source:
-                s.bind((source, 0))
-            s.connect((ADDRESS, 80))
-            return s
-
-        return self.inside(make)
-
-    def get(self, path, method="GET", headers=None):
-        """(status, body, headers) of one request on a connection of its own."""
-        with self.connect() as s:
-            connection = http.client.HTTPConnection(ADDRESS)
-            connection.sock = s
-            connection.putrequest(method, path, skip_host=True)
-            for name, value in {"Host": ADDRESS, **(headers or {})}.items():
-                connection.putheader(name, value)
-            connection.endheaders()
-            response = connection.getresponse()
-            return response.status, response.read().decode(), response.headers
-
-    def remove(self):
-        run("ip", "netns", "del", self.name)
-
-
-class Control:
-    """A client of the control socket."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(path)
-        self.seq = 0
-
-    def send(self, fds=(), **message):
-        self.seq += 1
-        data = json.dumps({"seq": self.seq, **message}).encode()
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [f.fileno() for f in fds]))]
-        packet = struct.pack("<I", len(data)) + data
-        sent = self.socket.sendmsg([packet], rights if fds else [])
-        self.socket.sendall(packet[sent:])
-        return self.answer()
-
-    def answer(self):
-        (length,) = struct.unpack("<I", self.exactly(4))
-        message = json.loads(self.exactly(length))
-        assert message.get("seq") == self.seq
-        return message
-
-    def exactly(self, n):
-        data = b""
-        while len(data) < n:
-            part = self.socket.recv(n - len(data))
-            if not part:
-                raise EOFError
-            data += part
-        return data
-
-    def ok(self, fds=(), **message):
-        answer = self.send(fds, **message)
-        assert answer["type"] == "ok", answer
-
-    def refused(self, fds=(), **message):
-        answer = self.send(fds, **message)
-        assert answer["type"] == "error", answer
-        assert answer["message"]
-        return answer["code"], answer["message"]
-
-    def close(self):
-        self.socket.close()
-
-
-def in_future(seconds=3600):
-    return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class Metadata:
-    def __init__(self):
-        ensure_users()
-        self.dir = Path(tempfile.mkdtemp(prefix="ecsm-"))
-        self.dir.chmod(0o755)
-        self.run = self.dir / "run"
-        (self.run / "metadata").mkdir(parents=True)
-        os.chown(self.run / "metadata", uid("ecs-metadata"), uid("ecs-metadata"))
-        self.path = str(self.run / "metadata/control.sock")
-        self.namespaces = []
-        self.process = None
-        self.as_root = False
-
-    def start(self, namespace=None, prefix=()):
-        command = [*prefix, program("ecs-metadata"), "--runtime-dir", str(self.run)]
-        if not self.as_root:
-            command = as_user("ecs-metadata", command)
-        if namespace:
-            command = [*namespace.enter, *command]
-        self.log = open(self.dir / "log", "ab")
-        environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "ECS_LOGLEVEL": "debug",
-                       # A sanitizer's allocator knows nothing of M_PERTURB.
-                       "ASAN_OPTIONS": "detect_leaks=0:max_free_fill_size=67108864:free_fill_byte=165"}
-        self.process = subprocess.Popen(command, env=environment, stderr=self.log,
-                                        stdin=subprocess.DEVNULL)
-        wait_for(self.accepts)
-        self.control = Control(self.path)
-        return self
-
-    def accepts(self):
-        assert self.process.poll() is None, self.log_text()
-        try:
-            Control(self.path).close()
-            return True
-        except OSError:
-            return False
-
-    def log_text(self):
-        return (self.dir / "log").read_text()
-
-    def namespace(self, **kwargs):
-        self.namespaces.append(Namespace(**kwargs))
-        return self.namespaces[-1]
-
-    def put(self, credentials_id, task="t1", role_type="TaskApplication", seconds=3600, **more):
-        message = {
-            "type": "put-credentials", "credentialsId": credentials_id, "taskId": task,
-            "taskArn": f"arn:aws:ecs:us-west-2:111122223333:task/blue/{task}",
-            "roleType": role_type, "roleArn": "arn:aws:iam::111122223333:role/app",
-            "accessKeyId": "ASIAEXAMPLE", "secretAccessKey": "secret/key",
-            "sessionToken": "token+/=", "expiration": in_future(seconds), **more,
-        }
-        self.control.ok(**{k: v for k, v in message.items() if v is not None})
-
-    def serve(self, task="t1", container="app", namespace=None):
-        namespace = namespace or self.namespace()
-        with namespace.listen() as s:
-            self.control.ok([s], type="serve", taskId=task, container=container)
-        return namespace
-
-    def stop(self, how=signal.SIGTERM):
-        self.control.close()
-        self.process.send_signal(how)
-        return self.process.wait(10)
-
-    def clean(self):
-        if self.process and self.process.poll() is None:
-            status = self.stop()
-            assert status == 0, self.log_text()
-        for namespace in self.namespaces:
-            namespace.remove()
-        shutil.rmtree(self.dir)
-
 
 @pytest.fixture
 def stopped():
@@ -548,7 +318,7 @@ def test_after_a_restart_unknown_means_not_yet(metadata):
     metadata.stop(signal.SIGKILL)
     metadata.start()
     assert metadata.control.send(type="hello") == \
-        {"type": "hello", "seq": 1, "tasks": [], "credentials": [], "host": False}
+        {"type": "hello", "seq": 1, "tasks": [], "served": {}, "credentials": [], "host": False}
     metadata.serve(namespace=ns)
     status, body, _ = ns.get("/v2/credentials/c1")
     assert (status, json.loads(body)) == \

@@ -1,5 +1,6 @@
 """A node as a whole: what its daemons may do, where its keys come from, a second one beside it."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -7,6 +8,7 @@ import subprocess
 
 import pytest
 from controlplane.client import wait_for
+from harness import images
 from harness.node import Node, programs_dir
 from harness.taskdef import container, task
 from syscall_in import EXECVE, GETPID, KEYCTL, MOUNT, PTRACE, UNSHARE, syscall_in
@@ -135,14 +137,57 @@ def test_bad_settings_are_refused_by_name(tmp_path):
         assert word in run.stdout + run.stderr, run.stdout + run.stderr
 
 
+@contextlib.contextmanager
+def small_disk(node):
+    """Its state directory is on a file system of 64 MiB; all that runs is ended in the end."""
+    node.state.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "ecs-test", str(node.state)], check=True
+    )
+    try:
+        yield
+    finally:
+        for daemon in ("agent", "logs", "metadata", "launcher"):
+            if daemon in node.processes:
+                node.kill(daemon, 15)
+        node.kill_tasks()
+        subprocess.run(["umount", "-l", str(node.state)], check=True)
+
+
+def test_a_deployment_of_ever_new_images_does_not_fill_the_disk(registry, tmp_path):
+    """Each has a new image of a quarter of the disk; those that no task needs any more make room."""
+    config = {"ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION": "1s"}
+    with Node(config, start=False) as node, small_disk(node):
+        node.start()
+
+        def push(n):
+            reference = f"{registry.host}/loop:{n}"
+            images.push_busybox(tmp_path, reference, {"big": (os.urandom(16 << 20), 0o644)})
+            return reference
+
+        keeper = push(0)
+        kept = node.standin.run_task(
+            task(container(keeper, "trap 'exit 42' TERM; while :; do usleep 50000; done", logs=None))
+        )
+        node.standin.wait_task(kept, "RUNNING")
+        for n in range(1, 8):
+            arn = node.standin.run_task(task(container(push(n), f"[ -s /big ] && exit {n}", logs=None)))
+            found = node.standin.wait_task(arn, "STOPPED", 60)
+            assert found["containers"][0].get("exitCode") == n, found
+        listed = subprocess.run(
+            [str(programs_dir() / "ecs-image"), "--state-dir", str(node.state), "--runtime-dir", str(node.run),
+             "--config", str(node.config_path), "ls"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        assert keeper in listed, listed
+        node.standin.stop_task(kept)
+        assert node.standin.wait_task(kept, "STOPPED")["containers"][0]["exitCode"] == 42
+
+
 def test_a_full_disk_stops_nothing_for_good(busybox):
     """State that cannot be written is not acknowledged; when there is room again it all goes on."""
     with Node(start=False, standin_options={"resend_seconds": 3}) as node:
-        node.state.mkdir()
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "ecs-test", str(node.state)], check=True
-        )
-        try:
+        with small_disk(node):
             node.start()
             running = node.standin.run_task(
                 task(container(busybox, "trap 'exit 42' TERM; while :; do usleep 50000; done", logs=None))
@@ -175,9 +220,3 @@ def test_a_full_disk_stops_nothing_for_good(busybox):
                 lambda: all(left.startswith(own) for left in node.leftovers()), 30,
                 lambda: f"left: {node.leftovers()}",
             )  # fmt: skip
-        finally:
-            for daemon in ("agent", "logs", "metadata", "launcher"):
-                if daemon in node.processes:
-                    node.kill(daemon, 15)
-            node.kill_tasks()
-            subprocess.run(["umount", "-l", str(node.state)], check=True)

@@ -67,6 +67,7 @@ struct world_private {
 	size_t n_tasks;
 	char metadata_tasks[16][65];
 	size_t n_metadata_tasks;
+	struct json_object *metadata_served; /* task id: names of containers; NULL: none */
 	bool metadata_host;
 	int next_port;
 	struct rebuild *rebuild;
@@ -348,9 +349,53 @@ static void answer_pull(struct fake_peer *peer, struct json_object *request, boo
 	answer(peer, body, NULL, 0);
 }
 
+static void answer_list(struct fake_peer *peer, struct json_object *request)
+{
+	struct json_object *body = ipc_message_new("images", request);
+
+	json_add(body, "images",
+	         json_tokener_parse(peer->world->images ? peer->world->images : "[]"));
+	answer(peer, body, NULL, 0);
+}
+
+static void answer_removal(struct fake_peer *peer, struct json_object *request, const char *type,
+                           unsigned int layers)
+{
+	struct json_object *body = ipc_message_new(type, request);
+
+	json_add_u64(body, "layersRemoved", layers);
+	answer(peer, body, NULL, 0);
+}
+
 static void on_image_message(struct fake_peer *peer, struct ipc_message *msg, const char *type)
 {
-	note(peer->world, "%s:%s", type, json_text(msg->body, "reference"));
+	struct world *world = peer->world;
+	const char *reference = json_text(msg->body, "reference");
+
+	note(peer->world, "%s:%s", type, reference ? reference : "");
+	if (strcmp(type, "list") == 0) {
+		answer_list(peer, msg->body);
+		return;
+	}
+	if (strcmp(type, "remove") == 0) {
+		answer_removal(peer, msg->body, "removed", 1);
+		return;
+	}
+	if (strcmp(type, "sweep") == 0 && world->busy_sweeps > 0) {
+		world->busy_sweeps--;
+		refuse(peer, msg->body, -EAGAIN, NULL, "a pull is running");
+		return;
+	}
+	if (strcmp(type, "sweep") == 0) {
+		answer_removal(peer, msg->body, "swept", world->sweep_layers);
+		return;
+	}
+	if (strcmp(type, "pull") == 0 && world->full_disk > 0) {
+		world->full_disk--;
+		refuse(peer, msg->body, -ENOSPC, "CannotPullContainerError",
+		       "no space left on device");
+		return;
+	}
 	if (peer->world->hold_pulls && strcmp(type, "pull") == 0) {
 		peer->held = json_object_get(msg->body);
 		return;
@@ -442,6 +487,21 @@ static void remember_task(struct world_private *p, const char *id)
 	snprintf(p->metadata_tasks[p->n_metadata_tasks++], 65, "%s", id);
 }
 
+static void remember_served(struct world_private *p, struct json_object *request)
+{
+	const char *task = json_text(request, "taskId");
+	struct json_object *names;
+
+	if (!p->metadata_served)
+		p->metadata_served = json_object_new_object();
+	names = json_get(p->metadata_served, task);
+	if (!names) {
+		names = json_object_new_array();
+		json_add(p->metadata_served, task, names);
+	}
+	json_append(names, json_object_new_string(json_text(request, "container")));
+}
+
 static void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg, const char *type)
 {
 	struct world_private *p = peer->world->private;
@@ -460,6 +520,8 @@ static void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg,
 	if (strcmp(type, "hello") != 0) {
 		if (strcmp(type, "serve") == 0)
 			remember_task(p, json_text(msg->body, "taskId"));
+		if (strcmp(type, "serve") == 0 || strcmp(type, "host-container") == 0)
+			remember_served(p, msg->body);
 		if (strcmp(type, "serve-host") == 0)
 			p->metadata_host = true;
 		ok(peer, msg->body, "ok");
@@ -470,6 +532,8 @@ static void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg,
 	for (size_t i = 0; i < p->n_metadata_tasks; i++)
 		json_append(tasks, json_object_new_string(p->metadata_tasks[i]));
 	json_add(body, "tasks", tasks);
+	if (p->metadata_served)
+		json_add(body, "served", json_object_get(p->metadata_served));
 	json_add(body, "credentials", json_object_new_array());
 	json_add_bool(body, "host", p->metadata_host);
 	answer(peer, body, NULL, 0);
@@ -705,6 +769,10 @@ static void set_config(struct config *config)
 		.manifest_pull_timeout_usec = minute,
 		.image_pull_inactivity_timeout_usec = minute,
 		.image_pull_timeout_usec = 120 * minute,
+		.image_cleanup_interval_usec = 30 * minute,
+		.image_cleanup_age_usec = 60 * minute,
+		.image_cleanup_count = 5,
+		.untracked_image_cleanup_age_usec = 60 * minute,
 		.dynamic_port_first = 32768,
 		.dynamic_port_last = 60999,
 		.metadata_rate = 40,
@@ -843,6 +911,7 @@ int world_teardown(void **state)
 	close(p->metadata_fd);
 	sd_event_unref(world->loop);
 	(void)dir_remove_all(AT_FDCWD, world->dir);
+	json_object_put(p->metadata_served);
 	free(p);
 	free(world);
 	return 0;
@@ -1014,10 +1083,26 @@ void world_restart_metadata(struct world *world)
 	struct world_private *p = world->private;
 
 	p->n_metadata_tasks = 0;
+	json_object_put(p->metadata_served);
+	p->metadata_served = NULL;
 	p->metadata_host = false;
+	world_disconnect_metadata(world);
+}
+
+void world_disconnect_metadata(struct world *world)
+{
+	struct world_private *p = world->private;
+
 	for (size_t i = 0; i < p->n_peers; i++)
 		if (p->peers[i]->role == ROLE_METADATA && p->peers[i]->conn)
 			peer_gone(p->peers[i]);
+}
+
+void world_lose_served(struct world *world, const char *task_id)
+{
+	struct world_private *p = world->private;
+
+	json_object_object_del(p->metadata_served, task_id);
 }
 
 /* Payloads. */

@@ -24,15 +24,19 @@ struct world {
 	char journal[64 * 1024];
 
 	/* What goes wrong; NULL or 0: nothing. */
-	const char *pull_error;  /* name of the error, for every pull */
-	bool image_is_local;     /* "inspect" finds every image */
-	int start_exit_code;     /* "start" fails with it */
-	bool start_is_silent;    /* no answer to "start" */
-	bool keep_no_records;    /* ecs-task is of a version without "record" */
-	const char *instance_id; /* of EC2, for a rebuild */
-	bool stop_is_silent;     /* "stop" is answered, "exited" does not follow */
-	bool hold_host;          /* no answer to "host" until world_release_host() */
-	bool hold_pulls;         /* no answer to pulls until world_release_pulls() */
+	const char *pull_error;    /* name of the error, for every pull */
+	bool image_is_local;       /* "inspect" finds every image */
+	unsigned int full_disk;    /* so many pulls to come meet a full disk */
+	const char *images;        /* answer to "list", JSON array; NULL: none */
+	unsigned int busy_sweeps;  /* so many to come are refused: a pull is running */
+	unsigned int sweep_layers; /* that a sweep removes */
+	int start_exit_code;       /* "start" fails with it */
+	bool start_is_silent;      /* no answer to "start" */
+	bool keep_no_records;      /* ecs-task is of a version without "record" */
+	const char *instance_id;   /* of EC2, for a rebuild */
+	bool stop_is_silent;       /* "stop" is answered, "exited" does not follow */
+	bool hold_host;            /* no answer to "host" until world_release_host() */
+	bool hold_pulls;           /* no answer to pulls until world_release_pulls() */
 };
 
 int world_setup(void **state);
@@ -66,6 +70,10 @@ void world_release_pulls(struct world *world);
 void world_release_host(struct world *world);
 /* ecs-metadata loses its memory and its connections. */
 void world_restart_metadata(struct world *world);
+/* It keeps its memory and loses its connections, as after a restart under systemd. */
+void world_disconnect_metadata(struct world *world);
+/* It has the task, but no socket of its containers. */
+void world_lose_served(struct world *world, const char *task_id);
 
 /* The agent ends, and another begins on the same state; the others notice a broken connection. */
 void world_stop_engine(struct world *world);

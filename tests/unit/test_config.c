@@ -142,6 +142,11 @@ static void test_bad_values_warn_and_leave_the_default(void **state)
 		"ECS_TASK_METADATA_RPS_LIMIT=0,60",
 		"ECS_LOGLEVEL=loud",
 		"ECS_AVAILABLE_LOGGING_DRIVERS=awslogs",
+		"ECS_DISABLE_IMAGE_CLEANUP=1x",
+		"ECS_IMAGE_CLEANUP_INTERVAL=9m",
+		"ECS_IMAGE_MINIMUM_CLEANUP_AGE=1 hour",
+		"ECS_NUM_IMAGES_DELETE_PER_CYCLE=0",
+		"NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE=-1h",
 	};
 	_cleanup_(config_freep) struct config *defaults = NULL;
 
@@ -169,8 +174,39 @@ static void test_bad_values_warn_and_leave_the_default(void **state)
 		    config->dynamic_port_last != defaults->dynamic_port_last ||
 		    config->metadata_rate != defaults->metadata_rate ||
 		    config->logging_drivers.n != defaults->logging_drivers.n ||
+		    config->image_cleanup_disabled != defaults->image_cleanup_disabled ||
+		    config->image_cleanup_interval_usec != defaults->image_cleanup_interval_usec ||
+		    config->image_cleanup_age_usec != defaults->image_cleanup_age_usec ||
+		    config->image_cleanup_count != defaults->image_cleanup_count ||
+		    config->untracked_image_cleanup_age_usec !=
+		            defaults->untracked_image_cleanup_age_usec ||
 		    strcmp(config->log_level, defaults->log_level) != 0)
 			fail_msg("%s: not the default", lines[i]);
+	}
+}
+
+static void test_lists_are_separated_by_commas(void **state)
+{
+	static const struct {
+		const char *line, *want;
+	} cases[] = {
+		{"", ""},
+		{"ECS_EXCLUDE_UNTRACKED_IMAGE=a", "a|"},
+		{"ECS_EXCLUDE_UNTRACKED_IMAGE=a:1, b@sha256:2 ,,c ,", "a:1|b@sha256:2|c|"},
+		{"ECS_EXCLUDE_UNTRACKED_IMAGE= , ,", ""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(config_freep) struct config *config = NULL;
+		char found[64] = "";
+
+		assert_int_equal(load(cases[i].line, &config, NULL), 0);
+		for (size_t k = 0; k < config->image_cleanup_excluded.n; k++) {
+			strcat(found, config->image_cleanup_excluded.items[k]);
+			strcat(found, "|");
+		}
+		assert_string_equal(found, cases[i].want);
 	}
 }
 
@@ -345,6 +381,7 @@ int main(void)
 		cmocka_unit_test(test_values_of_the_file_are_typed),
 		cmocka_unit_test(test_the_environment_wins_and_an_empty_value_is_none),
 		cmocka_unit_test(test_bad_values_warn_and_leave_the_default),
+		cmocka_unit_test(test_lists_are_separated_by_commas),
 		cmocka_unit_test(test_short_timeouts_become_their_minimum),
 		cmocka_unit_test(test_fatal_values_end_the_start_and_are_named),
 		cmocka_unit_test(test_what_is_not_carried_out_is_said_by_name),

@@ -632,6 +632,55 @@ static void test_restarted_metadata_gets_everything_again(void **state)
 	assert_int_equal(world_find(world, "t1")->known, TASK_STATUS_RUNNING);
 }
 
+static void test_metadata_that_kept_its_sockets_gets_none_again(void **state)
+{
+	struct world *world = *state;
+	unsigned int documents;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_settle(world);
+	documents = world_count(world, "documents");
+	world_disconnect_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "sockets"), 0);
+	assert_int_equal(world_count(world, "serve:app"), 1);
+	assert_int_equal(world_count(world, "serve-host"), 1);
+	assert_true(world_count(world, "documents") > documents);
+}
+
+/* As when it was killed between two messages, or the service manager's store was full. */
+static void test_metadata_that_lost_a_socket_of_a_task_gets_it_again(void **state)
+{
+	struct world *world = *state;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_settle(world);
+	world_lose_served(world, "t1");
+	world_disconnect_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "sockets"), 1);
+	assert_int_equal(world_count(world, "serve:app"), 2);
+}
+
+/* Its release may have come while ecs-metadata was not there. */
+static void test_metadata_that_still_has_a_stopped_task_is_told_again(void **state)
+{
+	struct world *world = *state;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_exit(world, "t1", "app", 0, false);
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	world_settle(world);
+	assert_int_equal(world_count(world, "release"), 1);
+	world_disconnect_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "release"), 2);
+	assert_int_equal(world_count(world, "release-all"), 0);
+}
+
 static void test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata(void **state)
 {
 	struct world *world = *state;
@@ -950,6 +999,9 @@ int main(void)
 		TEST(test_role_is_not_put_where_task_roles_are_off),
 		TEST(test_no_secret_is_in_the_store),
 		TEST(test_restarted_metadata_gets_everything_again),
+		TEST(test_metadata_that_kept_its_sockets_gets_none_again),
+		TEST(test_metadata_that_lost_a_socket_of_a_task_gets_it_again),
+		TEST(test_metadata_that_still_has_a_stopped_task_is_told_again),
 		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
 		TEST(test_task_that_the_manifest_lacks_stops_once_verified),
 		TEST(test_old_manifest_is_ignored_also_after_a_restart),

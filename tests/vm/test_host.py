@@ -1,0 +1,32 @@
+"""The package on a host as it is: installed by apt, enabled by systemctl, cgroup v2 below systemd."""
+
+import json
+
+from harness.taskdef import ROLE
+
+SHOW = """set -e
+wget -q -O - "http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"; echo
+wget -q -O - "$ECS_CONTAINER_METADATA_URI_V4/task"; echo
+cat /proc/self/cgroup
+exit 7
+"""
+
+
+def test_the_host_is_up_and_registered(guest):
+    assert guest.output("systemctl is-system-running --wait").strip() == "running"
+    assert guest.standin.wait_instance()["status"] == "ACTIVE"
+    assert guest.output("stat -f -c %T /sys/fs/cgroup").strip() == "cgroup2fs"
+
+
+def test_a_task_has_credentials_metadata_and_logs_and_reports_its_exit_code(guest):
+    stopped = guest.run_to_end(guest.container(SHOW, logs="show"))
+    assert stopped["containers"][0]["exitCode"] == 7
+    credentials, metadata, cgroup = guest.wait_logs(lambda lines: len(lines) == 3, "show")
+    assert json.loads(credentials)["RoleArn"] == ROLE
+    assert json.loads(metadata)["TaskARN"] == stopped["arn"]
+    assert cgroup == "0::/"
+
+
+def test_nothing_of_tasks_is_left_and_no_error_was_logged(guest):
+    guest.wait_clean()
+    assert guest.journal_of_ours("--priority=err") == "-- No entries --\n"
