@@ -54,6 +54,7 @@ static const struct capability {
 	condition_fn condition; /* NULL: always */
 } capabilities[] = {
 	{P2 "container-ordering", NULL},
+	{P2 "docker-plugin.local", NULL},
 	{P2 "full-sync", NULL},
 	{P1 "privileged-container", privileged_is_allowed},
 	{P1 "docker-remote-api.1.17", NULL},

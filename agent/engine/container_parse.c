@@ -37,7 +37,6 @@ static int check_members(struct json_object *obj, const char *where, struct err 
 		{"secrets", "secrets"},
 		{"environmentFiles", "environmentFiles"},
 		{"links", "links"},
-		{"volumesFrom", "volumesFrom"},
 		{"firelensConfiguration", "firelensConfiguration"},
 		{"managedAgents", "managed agents (ECS Exec)"},
 		{"credentialSpecs", "credentialSpecs"},
@@ -160,6 +159,45 @@ static int parse_dependencies(struct json_object *obj, struct container *c, stru
 			r = parse_condition(condition, &c->dependencies[i].condition, err);
 		if (r < 0)
 			return err_prefix(err, r, "dependsOn[%zu]", i);
+	}
+	return 0;
+}
+
+static const struct dependency *find_dependency(const struct container *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_dependencies; i++)
+		if (strcmp(c->dependencies[i].container, name) == 0)
+			return &c->dependencies[i];
+	return NULL;
+}
+
+/* The volumes are those of a container that has started: what its image has in them is there. */
+static int depend_on_volumes(struct json_object *obj, struct container *c, struct err *err)
+{
+	struct json_object *list = NULL;
+	struct dependency *all;
+	const char *source;
+	int r;
+
+	r = json_optional(json_get_array(obj, "volumesFrom", &list, err));
+	if (r < 0 || !list)
+		return r;
+	all = reallocarray(c->dependencies, c->n_dependencies + json_object_array_length(list) + 1,
+	                   sizeof(*all));
+	if (!all)
+		return err_oom(err);
+	c->dependencies = all;
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		r = json_get_string(json_object_array_get_idx(list, i), "sourceContainer", &source,
+		                    err);
+		if (r < 0)
+			return err_prefix(err, r, "volumesFrom[%zu]", i);
+		if (find_dependency(c, source))
+			continue;
+		all[c->n_dependencies] = (struct dependency){.condition = DEPENDENCY_START,
+		                                             .container = strdup(source)};
+		if (!all[c->n_dependencies++].container)
+			return err_oom(err);
 	}
 	return 0;
 }
@@ -480,6 +518,8 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 		r = parse_ports(obj, c, err);
 	if (r == 0)
 		r = parse_dependencies(obj, c, err);
+	if (r == 0)
+		r = depend_on_volumes(obj, c, err);
 	if (r == 0)
 		r = apply_overrides(c->document, err);
 	if (r == 0)

@@ -6,10 +6,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "agent/engine/refuse.h"
+#include "agent/engine/volumes.h"
 #include "lib/json.h"
 
 enum version {
@@ -105,35 +107,36 @@ static int add_limits(struct json_object *obj, const struct container *c)
 	return json_add_i64(limits, "Memory", c->memory_mib);
 }
 
+/* A volume of ours has a name; where it lies on the host is nobody's business in a container. */
+static int add_volume(struct json_object *list, const struct volume_mount *mount)
+{
+	struct json_object *volume = json_object_new_object();
+	bool host = mount->kind == VOLUME_KIND_HOST;
+
+	if (json_append(list, volume) < 0)
+		return -ENOMEM;
+	if (add_optional(volume, host ? "Source" : "DockerName",
+	                 mount->source ? mount->source : mount->anonymous) < 0)
+		return -ENOMEM;
+	return json_add_string(volume, "Destination", mount->destination);
+}
+
 static int add_volumes(struct json_object *obj, const struct task *task, const struct container *c)
 {
-	struct json_object *points = json_get(c->document, "mountPoints"), *list,
-			   *volumes = json_get(task->document, "volumes");
+	struct volume_mounts mounts = {0};
+	struct json_object *list;
+	int r;
 
-	if (json_is_zero(points))
-		return 0;
+	r = volumes_of(task, c, &mounts, NULL);
+	if (r < 0 || mounts.n == 0)
+		return r == -ENOMEM ? r
+		                    : 0; /* what is wrong with them ends the container's start */
 	list = json_object_new_array();
-	if (json_add(obj, "Volumes", list) < 0)
-		return -ENOMEM;
-	for (size_t i = 0; i < json_object_array_length(points); i++) {
-		struct json_object *point = json_object_array_get_idx(points, i);
-		struct json_object *volume = json_object_new_object();
-		const char *name = json_text(point, "sourceVolume");
-
-		if (json_append(list, volume) < 0)
-			return -ENOMEM;
-		for (size_t k = 0; volumes && k < json_object_array_length(volumes); k++) {
-			struct json_object *v = json_object_array_get_idx(volumes, k);
-
-			if (strcmp(json_text(v, "name"), name) == 0 &&
-			    add_optional(volume, "Source",
-			                 json_text(json_get(v, "host"), "sourcePath")) < 0)
-				return -ENOMEM;
-		}
-		if (json_add_string(volume, "Destination", json_text(point, "containerPath")) < 0)
-			return -ENOMEM;
-	}
-	return 0;
+	r = json_add(obj, "Volumes", list);
+	for (size_t i = 0; r == 0 && i < mounts.n; i++)
+		r = add_volume(list, &mounts.items[i]);
+	free(mounts.items);
+	return r;
 }
 
 static int add_networks(struct json_object *obj, const struct task *task, const struct container *c)

@@ -15,6 +15,7 @@
 
 #include "agent/engine/refuse.h"
 #include "agent/engine/spec_process.h"
+#include "agent/engine/volumes.h"
 #include "agent/logs/options.h"
 #include "lib/json.h"
 #include "lib/parse.h"
@@ -298,41 +299,6 @@ static int add_mount(struct json_object *mounts, const char *destination, const 
 	return add_strings(mount, "options", options, n);
 }
 
-static const char *volume_path(const struct task *task, const char *name)
-{
-	struct json_object *list = json_get(task->document, "volumes");
-
-	for (size_t i = 0; i < list_length(list); i++) {
-		struct json_object *volume = json_object_array_get_idx(list, i);
-
-		if (strcmp(json_text(volume, "name"), name) == 0)
-			return json_text(json_get(volume, "host"), "sourcePath");
-	}
-	return NULL;
-}
-
-static int add_volumes(const struct task *task, const struct container *c,
-                       struct json_object *mounts, struct err *err)
-{
-	struct json_object *list = json_get(c->document, "mountPoints");
-	int r;
-
-	for (size_t i = 0; i < list_length(list); i++) {
-		struct json_object *item = json_object_array_get_idx(list, i);
-		const char *volume = json_text(item, "sourceVolume");
-		const char *options[] = {"rbind", "rprivate", "ro"};
-		bool readonly = false;
-
-		r = json_optional(json_get_bool(item, "readOnly", &readonly, err));
-		if (r < 0)
-			return err_prefix(err, r, "mountPoints[%zu]", i);
-		if (add_mount(mounts, json_text(item, "containerPath"), "bind",
-		              volume_path(task, volume), options, readonly ? 3 : 2) < 0)
-			return err_oom(err);
-	}
-	return 0;
-}
-
 /* Docker's tmpfs options come as "size=64m,exec"; its own defaults stand before them. */
 static int add_tmpfs(struct json_object *mounts, const char *path, const char *text,
                      struct err *err)
@@ -401,7 +367,7 @@ static int build_mounts(const struct task *task, const struct container *c,
 	if (r == 0)
 		r = add_all_tmpfs(c, mounts, err);
 	if (r == 0)
-		r = add_volumes(task, c, mounts, err);
+		r = volumes_add_mounts(task, c, mounts, err);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(mounts);

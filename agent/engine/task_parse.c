@@ -9,6 +9,7 @@
 
 #include "agent/engine/container_parse.h"
 #include "agent/engine/refuse.h"
+#include "agent/engine/volumes.h"
 #include "lib/json.h"
 #include "lib/parse.h"
 
@@ -129,97 +130,6 @@ static int parse_limits(struct json_object *obj, struct task *task, struct err *
 	return r;
 }
 
-/* What host volumes can be told by: each needs a name and an absolute path. */
-static int check_volume(struct json_object *volume, struct err *err)
-{
-	static const struct refused table[] = {
-		{"dockerVolumeConfiguration", "dockerVolumeConfiguration"},
-		{"efsVolumeConfiguration", "efsVolumeConfiguration"},
-		{"fsxWindowsFileServerVolumeConfiguration",
-	         "fsxWindowsFileServerVolumeConfiguration"},
-		{"ebsVolumeConfiguration", "ebsVolumeConfiguration"},
-	};
-	const char *type = "host", *path = "", *name;
-	int r;
-
-	r = json_get_string(volume, "name", &name, err);
-	if (r == 0)
-		r = json_optional(json_get_string(volume, "type", &type, err));
-	if (r < 0)
-		return r;
-	if (*type && strcmp(type, "host") != 0)
-		return err_text(err, -EOPNOTSUPP,
-		                "%s: volumes of type %s are not supported by this agent", name,
-		                type);
-	r = refuse_members(volume, table, ARRAY_SIZE(table), name, err);
-	if (r == 0)
-		r = json_optional(
-			json_get_string(json_get(volume, "host"), "sourcePath", &path, err));
-	if (r < 0)
-		return r;
-	if (!json_get(volume, "host"))
-		return err_text(err, -EINVAL, "%s: a volume of type host needs the member host",
-		                name);
-	if (!*path)
-		return err_text(
-			err, -EOPNOTSUPP,
-			"%s: a host volume without sourcePath is not supported by this agent",
-			name);
-	if (*path != '/')
-		return err_text(err, -EINVAL, "%s: sourcePath is \"%.100s\", it must be absolute",
-		                name, path);
-	return 0;
-}
-
-static int check_volumes(struct json_object *obj, struct err *err)
-{
-	struct json_object *list = NULL;
-	int r;
-
-	r = json_optional(json_get_array(obj, "volumes", &list, err));
-	for (size_t i = 0; r == 0 && list && i < json_object_array_length(list); i++) {
-		r = check_volume(json_object_array_get_idx(list, i), err);
-		if (r < 0)
-			return err_prefix(err, r, "volumes[%zu]", i);
-	}
-	return r;
-}
-
-static bool has_volume(struct json_object *obj, const char *name)
-{
-	struct json_object *list = json_get(obj, "volumes");
-
-	for (size_t i = 0; list && i < json_object_array_length(list); i++)
-		if (strcmp(json_text(json_object_array_get_idx(list, i), "name"), name) == 0)
-			return true;
-	return false;
-}
-
-static int check_mount_points(struct json_object *obj, const struct container *c, struct err *err)
-{
-	struct json_object *list = NULL;
-	const char *volume, *path;
-	int r;
-
-	r = json_optional(json_get_array(c->document, "mountPoints", &list, err));
-	for (size_t i = 0; r == 0 && list && i < json_object_array_length(list); i++) {
-		struct json_object *item = json_object_array_get_idx(list, i);
-
-		r = json_get_string(item, "sourceVolume", &volume, err);
-		if (r == 0)
-			r = json_get_string(item, "containerPath", &path, err);
-		if (r == 0 && !has_volume(obj, volume))
-			r = err_text(err, -EINVAL,
-			             "sourceVolume \"%.100s\" is not a volume of the task", volume);
-		if (r == 0 && *path != '/')
-			r = err_text(err, -EINVAL,
-			             "containerPath is \"%.100s\", it must be absolute", path);
-		if (r < 0)
-			return err_prefix(err, r, "container %s: mountPoints[%zu]", c->name, i);
-	}
-	return r;
-}
-
 static int check_references(struct json_object *obj, const struct task *task, struct err *err)
 {
 	int r;
@@ -229,15 +139,15 @@ static int check_references(struct json_object *obj, const struct task *task, st
 
 		if (task_container(task, c->name) != c)
 			return err_text(err, -EINVAL, "two containers are named %s", c->name);
+		r = volumes_check_container(obj, task, c, err);
+		if (r < 0)
+			return r;
 		for (size_t k = 0; k < c->n_dependencies; k++)
 			if (!task_container(task, c->dependencies[k].container))
 				return err_text(
 					err, -EINVAL,
 					"container %s: dependsOn names %.80s, which is not in the task",
 					c->name, c->dependencies[k].container);
-		r = check_mount_points(obj, c, err);
-		if (r < 0)
-			return r;
 	}
 	return 0;
 }
@@ -369,7 +279,7 @@ int task_parse(struct json_object *obj, const struct task_policy *policy, struct
 	if (r == 0)
 		r = parse_credentials_ids(obj, task, err);
 	if (r == 0)
-		r = check_volumes(obj, err);
+		r = volumes_check(obj, err);
 	if (r == 0)
 		r = parse_containers(obj, policy, task, err);
 	if (r < 0)

@@ -26,6 +26,7 @@ static const struct directory {
 	{true, "images", NULL, NULL, 0711},
 	{true, "images/layers", NULL, NULL, 0700},
 	{true, "tasks", NULL, NULL, 0711},
+	{true, "volumes", NULL, NULL, 0711},
 	{true, "spool", NULL, "ecs-logs", 0770},
 	{true, "logs", "ecs-logs", "ecs-logs", 0750},
 };

@@ -41,6 +41,7 @@ enum child_step {
 	CHILD_MOUNTS,        /* item: index in spec->mounts */
 	CHILD_MOUNT_SOURCE,  /* the same */
 	CHILD_MOUNT_REFUSED, /* the same; not in the allowed host paths */
+	CHILD_VOLUME,        /* the same; making, opening or filling a volume */
 	CHILD_ETC,           /* item: index in child_etc_files */
 	CHILD_MAKE_CWD,
 	CHILD_READONLY_PATHS, /* item: index in spec->readonly_paths */
@@ -81,7 +82,8 @@ struct host_device {
 struct child_plan {
 	const struct container_spec *spec;
 	const struct policy *policy;
-	const char *dir; /* of the container in .private (rootfs.h) */
+	const char *dir;                    /* of the container in .private (rootfs.h) */
+	const char *task_dir, *volumes_dir; /* volume.h */
 	const char *hostname;
 	char **env; /* NULL-terminated, with one more free place for HOME */
 	size_t n_env;

@@ -138,6 +138,30 @@ static int bind_mount(struct child *child, const struct mount_spec *mount)
 	return r < 0 ? r : set_bind_attr(tree, mount);
 }
 
+/* A volume is ours: ECS_ALLOWED_HOST_PATHS is not about it. */
+static int volume_mount(struct child *child, const struct mount_spec *mount)
+{
+	_cleanup_close_ int volume = -EBADF, tree = -EBADF;
+	int r;
+
+	child->where.step = CHILD_VOLUME;
+	volume = volume_open(&mount->volume, child->plan->task_dir, child->plan->volumes_dir);
+	if (volume < 0)
+		return volume;
+	r = mount->nocopy ? 0 : volume_fill(volume, child->root_fd, mount->target);
+	if (r < 0)
+		return r;
+	tree = mount_clone(volume, mount->recursive);
+	if (tree < 0)
+		return tree;
+
+	child->where.step = CHILD_MOUNTS;
+	r = attach_mount(child, tree, mount->target, ROOTFS_DIRECTORY);
+	if (r == 0)
+		r = set_propagation(tree, mount->propagation);
+	return r < 0 ? r : set_bind_attr(tree, mount);
+}
+
 static int tmpfs_mount(struct child *child, const struct mount_spec *mount)
 {
 	_cleanup_close_ int fd = mount_new("tmpfs", mount->options, mount->n_options, mount->attr);
@@ -153,8 +177,12 @@ int child_make_mounts(struct child *child)
 
 		child->where.step = CHILD_MOUNTS;
 		child->where.item = (int32_t)i;
-		r = mount->type == MOUNT_BIND ? bind_mount(child, mount)
-		                              : tmpfs_mount(child, mount);
+		if (mount->type == MOUNT_BIND)
+			r = bind_mount(child, mount);
+		else if (mount->type == MOUNT_VOLUME)
+			r = volume_mount(child, mount);
+		else
+			r = tmpfs_mount(child, mount);
 		if (r < 0)
 			return r;
 	}

@@ -144,6 +144,10 @@ static void describe_mount(const struct container_spec *spec, const struct child
 	if (report->step == CHILD_MOUNT_REFUSED)
 		err_text(err, r, "host path %.200s is not one of ECS_ALLOWED_HOST_PATHS",
 		         mount->source);
+	else if (report->step == CHILD_VOLUME && r == -ENOENT)
+		err_text(err, r, "volume %.200s does not exist", mount->volume.name);
+	else if (report->step == CHILD_VOLUME)
+		err_set(err, r, "volume %.200s", mount->volume.name);
 	else if (report->step == CHILD_MOUNT_SOURCE)
 		err_set(err, r, "host path %.200s", mount->source);
 	else if (r == -EPERM)
@@ -191,6 +195,7 @@ static bool item_is_valid(const struct container_spec *spec, const struct child_
 	case CHILD_MOUNTS:
 	case CHILD_MOUNT_SOURCE:
 	case CHILD_MOUNT_REFUSED:
+	case CHILD_VOLUME:
 		n = spec->n_mounts;
 		break;
 	case CHILD_ETC:
@@ -246,6 +251,7 @@ int child_report_describe(const struct container_spec *spec, const struct child_
 	case CHILD_MOUNTS:
 	case CHILD_MOUNT_SOURCE:
 	case CHILD_MOUNT_REFUSED:
+	case CHILD_VOLUME:
 		describe_mount(spec, report, err);
 		break;
 	case CHILD_ETC:

@@ -431,6 +431,8 @@ int container_start(struct container *container, const struct network_address *a
 		.spec = container->spec,
 		.policy = &container->task->policy,
 		.dir = container->private_dir,
+		.task_dir = container->task->state_dir,
+		.volumes_dir = container->task->volumes_dir,
 		.netns_fd = container->netns_fd,
 		.cgroup = container->cgroup,
 		.cgroup_hierarchies = container->task->hierarchies,

@@ -32,7 +32,8 @@
  *      Of config these are taken, and a member not known is refused by name: ociVersion, hostname,
  *      root.readonly, process (args, env, cwd, terminal, consoleSize, capabilities, rlimits,
  *      noNewPrivileges, oomScoreAdj), mounts (bind and tmpfs; a source that is missing is made as a
- *      directory), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, linux.resources
+ *      directory; type "volume": source "task/NAME", "anonymous/NAME" or "shared/NAME" (volume.h),
+ *      the options "nocopy" and "existing", and a member "labels"), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, linux.resources
  *      (cpu.shares, .quota, .period, memory.limit, .reservation, .swap, pids.limit, and devices:
  *      rules that allow; without them linux.devices may be used in every way).
  *      -> {"type":"created","container":"app","cgroupId":n} descriptors: network namespace and

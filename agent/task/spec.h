@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "agent/task/volume.h"
 #include "cgroups/cgroup.h"
 #include "lib/cleanup.h"
 #include "lib/err.h"
@@ -33,11 +34,14 @@ void task_spec_done(struct task_spec *spec);
 enum mount_type {
 	MOUNT_BIND,
 	MOUNT_TMPFS,
+	MOUNT_VOLUME,
 };
 
 struct mount_spec {
 	enum mount_type type;
 	const char *source; /* host path of a bind */
+	struct volume volume;
+	bool nocopy;        /* a volume is not filled from the image */
 	const char *target; /* absolute, in the container */
 	unsigned int attr;  /* MOUNT_ATTR_* */
 	bool recursive;     /* rbind, also of the attributes with rro */

@@ -14,6 +14,7 @@
 #include "lib/json.h"
 
 #define MOUNTS_MAX 512
+#define LABELS_MAX 2048 /* an extended attribute on ext4 takes some 4000 bytes */
 
 /* A later word wins over an earlier one: "noexec" then "exec" is exec. */
 static const struct {
@@ -85,10 +86,42 @@ static int mount_option(const char *option, const char *where, struct mount_spec
 			mount->propagation = mount_words[i].propagation;
 		return 0;
 	}
-	if (mount->type == MOUNT_TMPFS)
+	if (mount->type == MOUNT_VOLUME && strcmp(option, "nocopy") == 0)
+		mount->nocopy = true;
+	else if (mount->type == MOUNT_VOLUME && strcmp(option, "existing") == 0)
+		mount->volume.existing = true;
+	else if (mount->type == MOUNT_TMPFS)
 		return tmpfs_option(option, where, mount, err);
-	return err_text(err, -EINVAL, "%s: mount option \"%.100s\" is not supported", where,
-	                option);
+	else
+		return err_text(err, -EINVAL, "%s: mount option \"%.100s\" is not supported", where,
+		                option);
+	return 0;
+}
+
+static int volume_source(struct json_object *obj, const char *where, struct mount_spec *mount,
+                         struct err *err)
+{
+	struct json_object *labels = NULL;
+	int r;
+
+	if (volume_parse(mount->source, &mount->volume) < 0)
+		return err_text(
+			err, -EINVAL,
+			"%s: \"%.100s\" is no volume; it must be task/NAME, anonymous/NAME or "
+			"shared/NAME",
+			where, mount->source);
+	r = json_optional(json_get_object(obj, "labels", &labels, err));
+	if (r < 0)
+		return err_prefix(err, r, "%s", where);
+	if (!labels)
+		return 0;
+	mount->volume.labels = json_to_text(labels, NULL);
+	if (!mount->volume.labels)
+		return err_oom(err);
+	if (strlen(mount->volume.labels) > LABELS_MAX)
+		return err_text(err, -EINVAL, "%s: labels of more than %d bytes", where,
+		                LABELS_MAX);
+	return 0;
 }
 
 static int mount_parse(struct json_object *obj, size_t index, struct mount_spec *mount,
@@ -102,7 +135,7 @@ static int mount_parse(struct json_object *obj, size_t index, struct mount_spec 
 	snprintf(where, sizeof(where), "mounts[%zu]", index);
 	if (!json_object_is_type(obj, json_type_object))
 		return err_text(err, -EINVAL, "%s must be an object", where);
-	r = ONLY_MEMBERS(obj, where, err, "destination", "source", "type", "options");
+	r = ONLY_MEMBERS(obj, where, err, "destination", "source", "type", "options", "labels");
 	if (r < 0)
 		return r;
 	r = json_get_string(obj, "destination", &mount->target, err);
@@ -124,16 +157,22 @@ static int mount_parse(struct json_object *obj, size_t index, struct mount_spec 
 		return err_prefix(err, r, "%s", where);
 	if (strcmp(type, "tmpfs") == 0)
 		mount->type = MOUNT_TMPFS;
+	else if (strcmp(type, "volume") == 0)
+		mount->type = MOUNT_VOLUME;
 	else if (strcmp(type, "bind") != 0)
-		return err_text(err, -EINVAL,
-		                "%s: type \"%.64s\" is not supported; it must be bind or tmpfs",
-		                where, type);
+		return err_text(
+			err, -EINVAL,
+			"%s: type \"%.64s\" is not supported; it must be bind, volume or tmpfs",
+			where, type);
+	if (mount->type != MOUNT_VOLUME && json_get(obj, "labels"))
+		return err_text(err, -EINVAL, "%s: labels are for mounts of type volume", where);
 
-	if (mount->type == MOUNT_BIND) {
+	if (mount->type != MOUNT_TMPFS) {
 		r = json_get_string(obj, "source", &mount->source, err);
 		if (r < 0)
 			return err_prefix(err, -EINVAL, "%s", where);
-		r = spec_check_path(mount->source, where, err);
+		r = mount->type == MOUNT_BIND ? spec_check_path(mount->source, where, err)
+		                              : volume_source(obj, where, mount, err);
 		if (r < 0)
 			return r;
 	}

@@ -548,6 +548,15 @@ static void remove_runtime_directory(struct supervisor *s)
 		log_warning(NULL, r, "remove %s", s->run_dir);
 }
 
+/* What is left in it is volumes, which end with the task. */
+static void remove_state_directory(struct supervisor *s)
+{
+	int r = dir_remove_all(AT_FDCWD, s->task.state_dir);
+
+	if (r < 0)
+		log_warning(NULL, r, "remove %s", s->task.state_dir);
+}
+
 static int on_end(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
                   struct err *err)
 {
@@ -568,8 +577,7 @@ static int on_end(struct supervisor *s, struct json_object *request, struct ipc_
 	}
 	if (spool_end_all(s->task.spool_fd, s->task.id, err) < 0)
 		log_warning(NULL, 0, "%s", err->text);
-	if (rmdir(s->task.state_dir) < 0 && errno != ENOENT)
-		log_warning(NULL, -errno, "remove %s", s->task.state_dir);
+	remove_state_directory(s);
 	remove_runtime_directory(s);
 	answer = ipc_message_new("ended", request);
 	send_message(s, answer, NULL, 0);
@@ -864,13 +872,14 @@ static int open_directories(struct supervisor *s, const struct options *options,
 	_cleanup_close_ int tasks_fd = -EBADF;
 	char path[PATH_MAX];
 	struct stat st;
-	int n[5];
+	int n[6];
 
 	n[0] = snprintf(s->task.state_dir, PATH_MAX, "%s/tasks/%s", options->state_dir, id);
 	n[1] = snprintf(s->task.layers_dir, PATH_MAX, "%s/images/layers", options->state_dir);
 	n[2] = snprintf(s->task.seccomp_dir, PATH_MAX, "%s/seccomp", options->runtime_dir);
 	n[3] = snprintf(s->run_dir, PATH_MAX, "%s/tasks/%s", options->runtime_dir, id);
 	n[4] = snprintf(s->task.tasks_dir, PATH_MAX, "%s/tasks", options->state_dir);
+	n[5] = snprintf(s->task.volumes_dir, PATH_MAX, "%s/volumes", options->state_dir);
 	for (size_t i = 0; i < ARRAY_SIZE(n); i++)
 		if (n[i] >= PATH_MAX)
 			return err_text(err, -ENAMETOOLONG, "the directories' paths are too long");

@@ -87,6 +87,10 @@ static void test_a_task_to_stop_needs_its_arn_only(void **state)
 	assert_int_equal(task->n_containers, 0);
 }
 
+#define DOCKER_VOLUME(text)                                                                        \
+	"\"volumes\":[{\"name\":\"v\",\"type\":\"docker\",\"dockerVolumeConfiguration\":{" text    \
+	"}}],"
+
 /* Members of the first container, then of hostConfig and config; each must be refused by name. */
 static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 {
@@ -105,6 +109,16 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"\"volumes\":[{\"name\":\"v\",\"type\":\"efs\"}],", "", "", "", "efs"},
 		{"\"volumes\":[{\"name\":\"v\",\"host\":{\"sourcePath\":\"x\"}}],", "", "", "",
 	         "sourcePath"},
+		{"\"volumes\":[{\"name\":\"v\"}],", "", "", "", "member host"},
+		{"\"volumes\":[{\"name\":\"../v\",\"host\":{}}],", "", "", "", "../v"},
+		{"\"volumes\":[{\"name\":\"v\",\"host\":{}},{\"name\":\"v\",\"host\":{}}],", "", "",
+	         "", "two volumes"},
+		{DOCKER_VOLUME("\"scope\":\"global\""), "", "", "", "global"},
+		{DOCKER_VOLUME("\"scope\":\"task\",\"autoprovision\":true"), "", "", "",
+	         "autoprovision"},
+		{DOCKER_VOLUME("\"driver\":\"rexray\""), "", "", "", "rexray"},
+		{DOCKER_VOLUME("\"driverOpts\":{\"type\":\"nfs\"}"), "", "", "", "driverOpts"},
+		{DOCKER_VOLUME("\"labels\":{\"a\":1}"), "", "", "", "label a"},
 		{"\"attachments\":[{\"attachmentType\":\"amazonebs\"}],", "", "", "", "amazonebs"},
 		{"", "\"secrets\":[{\"name\":\"x\"}],", "", "", "secrets"},
 		{"", "\"environmentFiles\":[{}],", "", "", "environmentFiles"},
@@ -122,6 +136,14 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 	         "", "ghost"},
 		{"", "\"mountPoints\":[{\"sourceVolume\":\"ghost\",\"containerPath\":\"/x\"}],", "",
 	         "", "ghost"},
+		{"\"volumes\":[{\"name\":\"v\",\"host\":{}}],",
+	         "\"mountPoints\":[{\"sourceVolume\":\"v\",\"containerPath\":\"/x\"},"
+	         "{\"sourceVolume\":\"v\",\"containerPath\":\"/x/\"}],",
+	         "", "", "taken already"},
+		{"", "\"volumesFrom\":[{\"sourceContainer\":\"ghost\"}],", "", "",
+	         "sourceContainer \"ghost\""},
+		{"", "\"volumesFrom\":[{\"sourceContainer\":\"a\"}],", "", "", "itself"},
+		{"", "\"volumesFrom\":[{}],", "", "", "sourceContainer"},
 		{"", "\"environment\":{\"a=b\":\"c\"},", "", "", "a=b"},
 		{"", "\"environment\":{\"a\":1},", "", "", "environment"},
 		{"", "\"command\":[1],", "", "", "command"},
