@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 
 CACHE = pathlib.Path(os.environ.get("ECS_TEST_CACHE", "/var/cache/ecs-agent-tests"))
+KEEP = 8  # images; a tarball of Debian for a week, then its updates are wanted
 KEEP_DAYS = 7
 DISK_SIZE = "8G"
 
@@ -28,7 +29,8 @@ DEPENDENCIES = """libcurl4 libjson-c5 libsystemd0 libcap2 libseccomp2 libsqlite3
     libzstd1 libisal2 libssl3 libnl-route-3-200 libnftables1 libmicrohttpd12 libwslay1"""
 # The integration tests, run in the guest, and file systems of volumes.
 TESTS = """python3 python3-pytest python3-aiohttp python3-botocore python3-boto3 python3-cryptography
-    docker-registry skopeo umoci attr acl zstd libarchive-tools sqlite3 nfs-kernel-server nfs-common"""
+    docker-registry skopeo umoci attr acl zstd libarchive-tools sqlite3 strace libcmocka0 nfs-kernel-server
+    nfs-common"""
 
 EXCLUDE = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
 # What needs time at boot or wakes up later, and has no part in the tests.
@@ -112,9 +114,12 @@ def _locked():
 
 
 def _forget_old():
-    for path in CACHE.glob("vm-*"):
-        if time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    by_age = sorted(CACHE.glob("vm-*/"), key=lambda path: path.stat().st_mtime)
+    for path in by_age[: -KEEP + 1]:
+        shutil.rmtree(path)
+    for path in CACHE.glob("vm-base-*.tar"):
+        if time.time() - path.stat().st_ctime > KEEP_DAYS * 86400:
+            path.unlink()
 
 
 def _base():
@@ -134,7 +139,6 @@ def _base():
     if not path.exists():
         with _temporary_file(path) as partial:
             subprocess.run([*command, partial], check=True, stdin=subprocess.DEVNULL)
-    os.utime(path)
     return path
 
 

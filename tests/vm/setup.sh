@@ -18,3 +18,13 @@ vm_packages() {
 	DEB_BUILD_OPTIONS="nocheck parallel=$(nproc)" "$top/packaging/build-deb" --output "$work/deb" >&2 &&
 		export ECS_DEB_DIR=$work/deb
 }
+
+# A build with the programs that integration tests drive, and an installation of it.
+vm_build() {
+	[ -z "${ECS_BUILD_DIR:-}" ] || [ -z "${ECS_PROGRAMS:-}" ] || return 0
+	ecs_say "Building"
+	ecs_install $ECS_BUILD_PACKAGES && ecs_source "$top" "$work/source" &&
+		ecs_build "$work/source" "$work/build" "$work/root" CFLAGS='-O2 -g' &&
+		make -C "$work/build" -s -j"$(nproc)" check TESTS= >&2 &&
+		export ECS_BUILD_DIR=$work/build ECS_PROGRAMS=$work/root/usr/libexec/ecs
+}
