@@ -62,14 +62,33 @@ static int exit_file_name(const struct container *container, char *buf, size_t n
 
 /* --- create --- */
 
+/*
+ * ecs-task has its cgroup beside those of the containers, and on v1 the kernel its control files;
+ * a container may be called as any of these, and gets a '_' before its name then.
+ */
+static bool cgroup_name_is_taken(const char *name)
+{
+	static const char *const taken[] = {"supervisor", "tasks", "notify_on_release",
+	                                    "release_agent"};
+
+	/* Other control files have a dot, "cgroup.procs"; '_': what another container may have got.
+	 */
+	if (name[0] == '_' || strchr(name, '.'))
+		return true;
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++)
+		if (strcmp(name, taken[i]) == 0)
+			return true;
+	return false;
+}
+
 static int make_cgroup(struct container *container, struct err *err)
 {
 	struct task *task = container->task;
 	struct container_spec *spec = container->spec;
 	int r;
 
-	snprintf(container->cgroup_path, sizeof(container->cgroup_path), "ecstasks-%s/%s", task->id,
-	         container->name);
+	snprintf(container->cgroup_path, sizeof(container->cgroup_path), "ecstasks-%s/%s%s",
+	         task->id, cgroup_name_is_taken(container->name) ? "_" : "", container->name);
 	r = cgroup_create(task->cgroup_root, container->cgroup_path, false, &spec->limits,
 	                  &container->cgroup, err);
 	if (r < 0)

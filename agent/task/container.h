@@ -68,7 +68,7 @@ struct container {
 	enum container_status status;
 	char private_dir[PATH_MAX]; /* rootfs.h */
 	struct layer_locks layer_locks;
-	char cgroup_path[256];
+	char cgroup_path[384];
 	struct cgroup *cgroup;
 	bool has_cgroup_id;
 	uint64_t cgroup_id;

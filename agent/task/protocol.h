@@ -28,7 +28,6 @@
  *      "stopSignal":"SIGTERM",
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
  *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.
- *      The name "supervisor" is refused: the cgroup of ecs-task has it.
  *      Of config these are taken, and a member not known is refused by name: ociVersion, hostname,
  *      root.readonly, process (args, env, cwd, terminal, consoleSize, capabilities, rlimits,
  *      noNewPrivileges, oomScoreAdj), mounts (bind and tmpfs; a source that is missing is made as a

@@ -239,10 +239,6 @@ static int names_parse(struct json_object *container, struct container_spec *spe
 			"container.name is \"%.100s\"; it must be 1 to 255 letters, digits, '_', "
 			"'-' or '.', not starting with '.'",
 			spec->name);
-	if (strcmp(spec->name, "supervisor") == 0)
-		return err_text(
-			err, -EINVAL,
-			"container.name \"supervisor\" is taken: it names the cgroup of ecs-task");
 	if (!name_is_hex(spec->id, 64))
 		return err_text(err, -EINVAL, "container.id is \"%.80s\"; it must be 64 hex digits",
 		                spec->id);

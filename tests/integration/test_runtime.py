@@ -446,6 +446,19 @@ def test_limits_are_in_force(task):
     assert value("memory.limit_in_bytes", "memory.max") == str(64 << 20)
 
 
+@pytest.mark.parametrize("name", ["supervisor", "tasks", "notify_on_release", "cgroup.procs", "_x"])
+def test_a_container_may_have_the_name_of_something_in_its_cgroup(task, name):
+    task.create(["/bin/sleep", "1000"], name=name)
+    task.call("start", container=name)
+    task.create(["/bin/sleep", "1000"], name="x")
+    for path in task.cgroup_paths(f"_{name}"):
+        assert len((path / "cgroup.procs").read_text().split()) == 1
+    task.call("stop", container=name, timeoutUsec=0)
+    assert task.connection.event("exited")["exitCode"] == 137
+    assert task.call("state")["ready"], "ecs-task lives"
+
+
+
 # --- mounts
 
 
@@ -805,7 +818,6 @@ def test_privileged_is_refused_by_root_s_configuration(host, value):
     ({"stopSignal": "SIGNOPE"}, "SIGNOPE"),
     ({"id": "zz"}, "container.id"),
     ({"name": "../x"}, "container.name"),
-    ({"name": "supervisor"}, "supervisor"),
     ({"layers": ["../../etc"]}, "64 hex digits"),
     ({"layers": ["0" * 64]}, "image layer"),
     ({"surprise": 1}, "container.surprise is not supported"),
