@@ -24,6 +24,8 @@
  *                                          same root file system and namespaces; its log stream
  *                                          then ends with the task, not with the exit
  *      "interactive":false,                true: standard input stays open, and silent
+ *      "swapIfCounted":false,              true: where the kernel does not count swap, memory.swap
+ *                                          is left out rather than refused
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
  *      "stopSignal":"SIGTERM",
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
@@ -32,8 +34,9 @@
  *      root.readonly, process (args, env, cwd, terminal, consoleSize, capabilities, rlimits,
  *      noNewPrivileges, oomScoreAdj), mounts (bind and tmpfs; a source that is missing is made as a
  *      directory; type "volume": source "task/NAME", "anonymous/NAME" or "shared/NAME" (volume.h),
- *      the options "nocopy" and "existing", and a member "labels"), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, linux.resources
- *      (cpu.shares, .quota, .period, memory.limit, .reservation, .swap, pids.limit, and devices:
+ *      the options "nocopy" and "existing", and a member "labels"), linux.maskedPaths,
+ *      .readonlyPaths, .sysctl, .devices, linux.resources (cpu.shares, .quota, .period,
+ *      memory.limit, .reservation, .swap, .swappiness, pids.limit, blockIO.weight, and devices:
  *      rules that allow; without them linux.devices may be used in every way).
  *      -> {"type":"created","container":"app","cgroupId":n} descriptors: network namespace and
  *         endpoint socket (bridge and none), none in host mode.

@@ -267,6 +267,9 @@ static int settings_parse(struct json_object *container, struct container_spec *
 	if (r == 0)
 		r = json_optional(json_get_bool(container, "interactive", &spec->interactive, err));
 	if (r == 0)
+		r = json_optional(json_get_bool(container, "swapIfCounted",
+		                                &spec->limits.memory_swap_if_counted, err));
+	if (r == 0)
 		r = json_optional(json_get_object(container, "dns", &dns, err));
 	if (r == 0)
 		r = json_optional(json_get_object(container, "log", &log, err));
@@ -313,8 +316,8 @@ static int parse(struct json_object *container, enum network_mode mode, struct c
 	int r;
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
-	                 "seccomp", "privileged", "init", "restart", "interactive", "dns",
-	                 "extraHosts", "stopSignal", "log");
+	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
+	                 "dns", "extraHosts", "stopSignal", "log");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)

@@ -238,7 +238,8 @@ static int memory_parse(struct json_object *memory, struct cgroup_limits *limits
 {
 	int r;
 
-	r = ONLY_MEMBERS(memory, "linux.resources.memory", err, "limit", "reservation", "swap");
+	r = ONLY_MEMBERS(memory, "linux.resources.memory", err, "limit", "reservation", "swap",
+	                 "swappiness");
 	if (r == 0)
 		r = json_optional(json_get_u64(memory, "limit", MEMORY_BYTES_MAX,
 		                               &limits->memory_max_bytes, err));
@@ -248,7 +249,22 @@ static int memory_parse(struct json_object *memory, struct cgroup_limits *limits
 	if (r == 0)
 		r = json_optional(json_get_i64(memory, "swap", -1, INT64_MAX,
 		                               &limits->memory_swap_bytes, err));
+	if (r == 0 && json_get(memory, "swappiness")) {
+		limits->has_memory_swappiness = true;
+		r = json_get_u64(memory, "swappiness", 100, &limits->memory_swappiness, err);
+	}
 	return r < 0 ? err_prefix(err, r, "linux.resources.memory") : 0;
+}
+
+static int block_io_parse(struct json_object *block_io, struct cgroup_limits *limits,
+                          struct err *err)
+{
+	int r;
+
+	r = ONLY_MEMBERS(block_io, "linux.resources.blockIO", err, "weight");
+	if (r == 0)
+		r = json_optional(json_get_u64(block_io, "weight", 1000, &limits->io_weight, err));
+	return r < 0 ? err_prefix(err, r, "linux.resources.blockIO") : 0;
 }
 
 static int pids_parse(struct json_object *pids, struct cgroup_limits *limits, struct err *err)
@@ -268,16 +284,20 @@ static int pids_parse(struct json_object *pids, struct cgroup_limits *limits, st
 static int linux_resources_parse(struct json_object *resources, struct container_spec *spec,
                                  struct err *err)
 {
-	struct json_object *cpu = NULL, *memory = NULL, *pids = NULL, *devices = NULL;
+	struct json_object *cpu = NULL, *memory = NULL, *pids = NULL, *devices = NULL,
+			   *block_io = NULL;
 	int r;
 
-	r = ONLY_MEMBERS(resources, "linux.resources", err, "cpu", "memory", "pids", "devices");
+	r = ONLY_MEMBERS(resources, "linux.resources", err, "cpu", "memory", "pids", "devices",
+	                 "blockIO");
 	if (r == 0)
 		r = json_optional(json_get_object(resources, "cpu", &cpu, err));
 	if (r == 0)
 		r = json_optional(json_get_object(resources, "memory", &memory, err));
 	if (r == 0)
 		r = json_optional(json_get_object(resources, "pids", &pids, err));
+	if (r == 0)
+		r = json_optional(json_get_object(resources, "blockIO", &block_io, err));
 	if (r == 0)
 		r = json_optional(json_get_array(resources, "devices", &devices, err));
 	if (r < 0)
@@ -289,6 +309,8 @@ static int linux_resources_parse(struct json_object *resources, struct container
 		r = memory_parse(memory, &spec->limits, err);
 	if (r == 0 && pids)
 		r = pids_parse(pids, &spec->limits, err);
+	if (r == 0 && block_io)
+		r = block_io_parse(block_io, &spec->limits, err);
 	if (r == 0 && devices)
 		r = device_rules_parse(devices, spec, err);
 	return r;

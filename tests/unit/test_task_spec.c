@@ -118,6 +118,24 @@ static void test_everything_that_is_given_is_read(void **state)
 	assert_int_equal(spec->log_max_bytes, 1024);
 }
 
+static void test_a_swappiness_of_0_is_one(void **state)
+{
+	_cleanup_(container_spec_freep) struct container_spec *none = good("", "", "");
+	_cleanup_(container_spec_freep) struct container_spec *zero = good(
+		"",
+		",\"linux\":{\"resources\":{\"memory\":{\"swappiness\":0},\"blockIO\":{\"weight\":500}}}",
+		",\"swapIfCounted\":true");
+
+	(void)state;
+	assert_false(none->limits.has_memory_swappiness);
+	assert_false(none->limits.memory_swap_if_counted);
+	assert_int_equal(none->limits.io_weight, 0);
+	assert_true(zero->limits.has_memory_swappiness);
+	assert_true(zero->limits.memory_swap_if_counted);
+	assert_int_equal(zero->limits.memory_swappiness, 0);
+	assert_int_equal(zero->limits.io_weight, 500);
+}
+
 static void test_privileged_has_all_capabilities_and_no_masks(void **state)
 {
 	_cleanup_(container_spec_freep) struct container_spec *spec = good(
@@ -205,9 +223,13 @@ static void test_what_is_wrong_is_named(void **state)
 	         ",\"mounts\":[{\"destination\":\"/a\",\"source\":\"/\",\"options\":[\"shared\"]}]",
 	         "", "\"shared\""},
 		{"", ",\"linux\":{\"namespaces\":[]}", "", "linux.namespaces"},
-		{"", ",\"linux\":{\"resources\":{\"memory\":{\"swappiness\":1}}}", "",
+		{"", ",\"linux\":{\"resources\":{\"memory\":{\"swappiness\":101}}}", "",
 	         "swappiness"},
-		{"", ",\"linux\":{\"resources\":{\"blockIO\":{}}}", "", "blockIO"},
+		{"", ",\"linux\":{\"resources\":{\"memory\":{\"kernel\":1}}}", "", "memory.kernel"},
+		{"", ",\"linux\":{\"resources\":{\"blockIO\":{\"weight\":1001}}}", "", "blockIO"},
+		{"", ",\"linux\":{\"resources\":{\"blockIO\":{\"leafWeight\":10}}}", "",
+	         "blockIO.leafWeight"},
+		{"", ",\"linux\":{\"resources\":{\"cpu\":{\"cpus\":\"0\"}}}", "", "cpu.cpus"},
 		{"", ",\"linux\":{\"resources\":{\"memory\":{\"limit\":-1}}}", "", "limit"},
 		{"", ",\"linux\":{\"resources\":{\"devices\":[{\"allow\":false}]}}", "", "deny"},
 		{"", ",\"linux\":{\"resources\":{\"devices\":[{\"allow\":true,\"access\":\"x\"}]}}",
@@ -321,6 +343,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_everything_that_is_given_is_read),
+		cmocka_unit_test(test_a_swappiness_of_0_is_one),
 		cmocka_unit_test(test_privileged_has_all_capabilities_and_no_masks),
 		cmocka_unit_test(test_a_later_mount_option_wins),
 		cmocka_unit_test(test_what_is_wrong_is_named),
