@@ -365,19 +365,19 @@ static int check_host_config(struct json_object *host_config, enum network_mode 
 		{"IpcMode", "ipcMode"},
 		{"UTSMode", "UTSMode"},
 		{"UsernsMode", "UsernsMode"},
-		{"MemorySwappiness", "swappiness"},
 		{"Runtime", "Runtime"},
 		{"RestartPolicy", "Docker's RestartPolicy"},
 		{"CgroupParent", "CgroupParent"},
 		{"Isolation", "Isolation"},
 	};
 	static const char *const known[] = {
-		"NetworkMode",    "CapAdd",      "CapDrop",           "Privileged",
-		"ReadonlyRootfs", "Dns",         "DnsSearch",         "DnsOptions",
-		"ExtraHosts",     "SecurityOpt", "Ulimits",           "Devices",
-		"ShmSize",        "Tmpfs",       "Sysctls",           "Memory",
-		"MemorySwap",     "CpuShares",   "MemoryReservation", "LogConfig",
-		"PidsLimit",      "Init",        "PortBindings",      "Binds"};
+		"NetworkMode",     "CapAdd",      "CapDrop",           "Privileged",
+		"ReadonlyRootfs",  "Dns",         "DnsSearch",         "DnsOptions",
+		"ExtraHosts",      "SecurityOpt", "Ulimits",           "Devices",
+		"ShmSize",         "Tmpfs",       "Sysctls",           "Memory",
+		"MemorySwap",      "CpuShares",   "MemoryReservation", "LogConfig",
+		"PidsLimit",       "Init",        "PortBindings",      "Binds",
+		"MemorySwappiness"};
 	const char *all[ARRAY_SIZE(table) + ARRAY_SIZE(known)];
 	bool privileged = false;
 	int r;

@@ -149,6 +149,7 @@ static void set_spec_options(struct engine *engine)
 		.logs_endpoint = engine->o.logs_endpoint,
 		.task_iam_role = config->task_iam_role,
 		.task_cgroup_limits = config->task_cpu_mem_limit,
+		.task_memory_inside = config->task_memory_inside,
 		.cgroup_cpu_period_usec = config->cgroup_cpu_period_usec,
 		.task_pids_limit = config->task_pids_limit,
 	};

@@ -102,35 +102,79 @@ static int get_bytes(const struct container *c, const char *name, int64_t min, i
 	return json_optional(json_get_i64(c->host_config, name, min, INT64_MAX, ret, err));
 }
 
-static int add_memory(const struct container *c, struct json_object *resources, struct err *err)
+/* The limit of the container or, where it has none, that of its task: programs inside size
+ * themselves by what they see, and on cgroup v2 they do not see the cgroup of the task. */
+static int64_t visible_limit(const struct task *task, const struct spec_options *options,
+                             int64_t limit)
+{
+	if (limit == 0 && options->task_cgroup_limits && options->task_memory_inside)
+		limit = task->memory_mib * MIB;
+	return limit > 0 && limit < MEMORY_MIN_MIB * MIB ? MEMORY_MIN_MIB * MIB : limit;
+}
+
+/*
+ * MemorySwap counts memory and swap together. Without it Docker allows as much swap as memory, and
+ * so does the documentation of ECS ("Managing container swap memory space"); that default does not
+ * need a kernel that counts swap (see is_swap_default()).
+ */
+static int check_swap(int64_t own_limit, int64_t limit, int64_t *swap, struct err *err)
+{
+	if (*swap == 0 && limit > 0) {
+		*swap = limit > INT64_MAX / 2 ? -1 : 2 * limit;
+		return 0;
+	}
+	if (*swap > 0 && own_limit == 0)
+		return err_text(err, -EINVAL,
+		                "maxSwap (MemorySwap %" PRId64
+		                ") needs a memory limit of the container",
+		                *swap);
+	if (*swap > 0 && *swap < limit)
+		return err_text(err, -EINVAL,
+		                "MemorySwap %" PRId64 " is below the memory limit %" PRId64, *swap,
+		                limit);
+	return 0;
+}
+
+static int add_memory(const struct task *task, const struct container *c,
+                      const struct spec_options *options, struct json_object *resources,
+                      struct err *err)
 {
 	struct json_object *memory = json_object_new_object();
-	int64_t limit = c->memory_mib * MIB, reservation = 0, swap = 0;
+	int64_t own = c->memory_mib * MIB, limit, reservation = 0, swap = 0, swappiness = -1;
 	int r;
 
 	if (json_add(resources, "memory", memory) < 0)
 		return err_oom(err);
-	r = get_bytes(c, "Memory", 0, &limit, err);
+	r = get_bytes(c, "Memory", 0, &own, err);
 	if (r == 0)
 		r = get_bytes(c, "MemoryReservation", 0, &reservation, err);
 	if (r == 0)
 		r = get_bytes(c, "MemorySwap", -1, &swap, err);
+	if (r == 0)
+		r = json_optional(json_get_i64(c->host_config, "MemorySwappiness", -1, 100,
+		                               &swappiness, err));
+	limit = visible_limit(task, options, own);
+	if (r == 0)
+		r = check_swap(own, limit, &swap, err);
 	if (r < 0)
 		return r;
-	if (limit > 0 && limit < MEMORY_MIN_MIB * MIB)
-		limit = MEMORY_MIN_MIB * MIB;
-	if (swap > 0 && swap < limit)
-		return err_text(err, -EINVAL,
-		                "MemorySwap %" PRId64 " is below the memory limit %" PRId64, swap,
-		                limit);
 	if ((limit > 0 && json_add_i64(memory, "limit", limit) < 0) ||
 	    (reservation > 0 && json_add_i64(memory, "reservation", reservation) < 0) ||
-	    (swap != 0 && json_add_i64(memory, "swap", swap) < 0))
+	    (swap != 0 && json_add_i64(memory, "swap", swap) < 0) ||
+	    (swappiness >= 0 && json_add_i64(memory, "swappiness", swappiness) < 0))
 		return err_oom(err);
 	return 0;
 }
 
-static int add_resources(const struct container *c, struct json_object *resources, struct err *err)
+/* What the task definition asks for itself is refused where it cannot be held. */
+static bool is_swap_default(const struct container *c)
+{
+	return json_is_zero(json_get(c->host_config, "MemorySwap"));
+}
+
+static int add_resources(const struct task *task, const struct container *c,
+                         const struct spec_options *options, struct json_object *resources,
+                         struct err *err)
 {
 	struct json_object *cpu = json_object_new_object(), *pids;
 	int64_t shares = c->cpu_shares, pids_limit = 0;
@@ -152,7 +196,7 @@ static int add_resources(const struct container *c, struct json_object *resource
 		    json_add_i64(pids, "limit", pids_limit) < 0)
 			return err_oom(err);
 	}
-	return add_memory(c, resources, err);
+	return add_memory(task, c, options, resources, err);
 }
 
 static int add_device(struct json_object *devices, struct json_object *allowed,
@@ -263,8 +307,9 @@ static int add_sysctls(const struct container *c, struct json_object *linux_obj,
 	return json_add(linux_obj, "sysctl", json_object_get(map)) < 0 ? err_oom(err) : 0;
 }
 
-static int build_linux(const struct container *c, bool privileged, struct json_object **ret,
-                       struct err *err)
+static int build_linux(const struct task *task, const struct container *c,
+                       const struct spec_options *options, bool privileged,
+                       struct json_object **ret, struct err *err)
 {
 	_cleanup_json_ struct json_object *obj = json_object_new_object();
 	struct json_object *resources = json_object_new_object();
@@ -272,7 +317,7 @@ static int build_linux(const struct container *c, bool privileged, struct json_o
 
 	if (json_add(obj, "resources", resources) < 0)
 		return err_oom(err);
-	r = add_resources(c, resources, err);
+	r = add_resources(task, c, options, resources, err);
 	if (r == 0)
 		r = add_devices(c, obj, resources, err);
 	if (r == 0)
@@ -411,7 +456,7 @@ static int build_config(const struct task *task, const struct container *c,
 		return r;
 	if (json_add(config, "mounts", mounts) < 0)
 		return err_oom(err);
-	r = build_linux(c, privileged, &linux_obj, err);
+	r = build_linux(task, c, options, privileged, &linux_obj, err);
 	if (r < 0)
 		return r;
 	if (json_add(config, "linux", linux_obj) < 0)
@@ -588,6 +633,7 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add_string(obj, "stopSignal", config_or_image(c, "StopSignal", "SIGTERM")) < 0 ||
 	    json_add_string(obj, "seccomp", seccomp) < 0 ||
 	    json_add_bool(obj, "privileged", privileged) < 0 ||
+	    json_add_bool(obj, "swapIfCounted", is_swap_default(c)) < 0 ||
 	    json_add_bool(obj, "init", init) < 0 || add_name_service(c, obj) < 0)
 		return err_oom(err);
 	*ret = TAKE_PTR(obj);

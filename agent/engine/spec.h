@@ -16,6 +16,7 @@ struct spec_options {
 	const char *logs_endpoint; /* awslogs-endpoint where the task gives none; NULL: none */
 	bool task_iam_role;        /* ECS_ENABLE_TASK_IAM_ROLE (and _NETWORK_HOST for host mode) */
 	bool task_cgroup_limits;   /* ECS_ENABLE_TASK_CPU_MEM_LIMIT */
+	bool task_memory_inside;   /* ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2 */
 	uint64_t cgroup_cpu_period_usec; /* ECS_CGROUP_CPU_PERIOD */
 	uint64_t task_pids_limit;        /* ECS_TASK_PIDS_LIMIT, 0: none */
 };

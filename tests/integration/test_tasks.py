@@ -80,6 +80,15 @@ def test_oom_kill_is_reported_truthfully(node, busybox):
     assert only(found)["reason"] == "OutOfMemoryError: Container killed due to memory usage"
 
 
+def test_programs_see_the_memory_limit_of_their_task(node, busybox):
+    script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; exit 0"
+    definition = task(container(busybox, script, memoryReservation=8), memory="96")
+    del definition["containerDefinitions"][0]["memory"]
+    assert only(run_to_end(node, definition))["exitCode"] == 0
+    lines = wait_log(node, lambda lines: len(lines) == 2)
+    assert [line for line in lines if "cat: can't open" not in line] == [str(96 << 20)]
+
+
 def test_the_end_of_an_essential_container_stops_the_others(node, busybox):
     definition = task(
         container(busybox, "sleep 0.5; exit 7", name="main"),

@@ -15,7 +15,8 @@
 static const struct spec_options options = {.cluster = "blue",
                                             .region = "us-west-2",
                                             .task_iam_role = true,
-                                            .task_cgroup_limits = true};
+                                            .task_cgroup_limits = true,
+                                            .task_memory_inside = true};
 
 static struct json_object *parse(const char *text)
 {
@@ -174,7 +175,7 @@ static void test_limits_are_in_the_units_of_the_runtime_spec(void **state)
 	(void)state;
 	assert_string_equal(json_to_text(json_get(resources, "cpu"), NULL), "{\"shares\":2}");
 	assert_string_equal(json_to_text(json_get(resources, "memory"), NULL),
-	                    "{\"limit\":4194304,\"reservation\":1048576}");
+	                    "{\"limit\":4194304,\"reservation\":1048576,\"swap\":8388608}");
 	assert_string_equal(
 		json_to_text(json_get(process_of(obj), "rlimits"), NULL),
 		"[{\"type\":\"RLIMIT_NOFILE\",\"soft\":10,\"hard\":18446744073709551615}]");
@@ -213,6 +214,63 @@ static void test_log_options_choose_mode_bound_and_credentials(void **state)
 	assert_int_equal(json_object_get_int64(json_get(log, "maxBytes")), 25 * 1024 * 1024);
 }
 
+static void test_memory_is_limited_as_docker_and_ecs_have_it(void **state)
+{
+	static const struct {
+		const char *task, *members, *host_config, *memory;
+		bool swap_if_counted;
+	} cases[] = {
+		{"", "", "", "{}", true},
+		{"", "\"memory\":64,", "", "{\"limit\":67108864,\"swap\":134217728}", true},
+		{"", "\"memory\":2,", "", "{\"limit\":4194304,\"swap\":8388608}", true},
+		{"\"memory\":128,", "\"memory\":64,", "", "{\"limit\":67108864,\"swap\":134217728}",
+	         true},
+		{"\"memory\":128,", "", "", "{\"limit\":134217728,\"swap\":268435456}", true},
+		{"\"memory\":128,", "", "\\\"MemoryReservation\\\":67108864",
+	         "{\"limit\":134217728,\"reservation\":67108864,\"swap\":268435456}", true},
+		/* maxSwap 0 and 32, each with the swappiness. */
+		{"", "\"memory\":64,", "\\\"MemorySwap\\\":67108864,\\\"MemorySwappiness\\\":0",
+	         "{\"limit\":67108864,\"swap\":67108864,\"swappiness\":0}", false},
+		{"", "\"memory\":64,", "\\\"MemorySwap\\\":100663296,\\\"MemorySwappiness\\\":10",
+	         "{\"limit\":67108864,\"swap\":100663296,\"swappiness\":10}", false},
+		{"", "\"memory\":64,", "\\\"MemorySwap\\\":-1,\\\"MemorySwappiness\\\":-1",
+	         "{\"limit\":67108864,\"swap\":-1}", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task = make_task(
+			cases[i].task, cases[i].members, cases[i].host_config, "{\"Cmd\":[\"x\"]}");
+		_cleanup_json_ struct json_object *obj = spec(task);
+		struct json_object *resources =
+			json_get(json_get(json_get(obj, "config"), "linux"), "resources");
+
+		print_message("row %zu\n", i);
+		assert_string_equal(json_to_text(json_get(resources, "memory"), NULL),
+		                    cases[i].memory);
+		assert_int_equal(json_object_get_boolean(json_get(obj, "swapIfCounted")),
+		                 cases[i].swap_if_counted);
+	}
+}
+
+static void test_the_limit_of_the_task_stays_outside_where_asked_for(void **state)
+{
+	struct spec_options outside = options;
+	_cleanup_(task_freep) struct task *task =
+		make_task("\"memory\":128,", "", "", "{\"Cmd\":[\"x\"]}");
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		_cleanup_json_ struct json_object *obj = NULL;
+
+		outside.task_memory_inside = i == 1;
+		outside.task_cgroup_limits = i == 0;
+		assert_int_equal(spec_container(task, &task->containers[0], &outside, &obj, NULL),
+		                 0);
+		assert_null(strstr(json_to_text(obj, NULL), "\"limit\""));
+	}
+}
+
 static void test_bad_values_are_named(void **state)
 {
 	static const struct {
@@ -230,6 +288,9 @@ static void test_bad_values_are_named(void **state)
 	         "tag"},
 		{"\\\"Devices\\\":[{\\\"PathOnHost\\\":\\\"/nonexistent\\\"}]", "/nonexistent"},
 		{"\\\"Memory\\\":10485760,\\\"MemorySwap\\\":5", "MemorySwap"},
+		{"\\\"MemorySwap\\\":10485760", "needs a memory limit"},
+		{"\\\"MemorySwappiness\\\":101", "MemorySwappiness"},
+		{"\\\"MemorySwappiness\\\":\\\"10\\\"", "MemorySwappiness"},
 	};
 
 	(void)state;
@@ -289,6 +350,8 @@ int main(void)
 		cmocka_unit_test(test_limits_are_in_the_units_of_the_runtime_spec),
 		cmocka_unit_test(test_a_container_above_its_task_is_refused),
 		cmocka_unit_test(test_log_options_choose_mode_bound_and_credentials),
+		cmocka_unit_test(test_memory_is_limited_as_docker_and_ecs_have_it),
+		cmocka_unit_test(test_the_limit_of_the_task_stays_outside_where_asked_for),
 		cmocka_unit_test(test_bad_values_are_named),
 		cmocka_unit_test(test_documents_carry_what_sdk_users_read),
 	};
