@@ -17,9 +17,12 @@
 #include "agent/engine/engine.h"
 #include "agent/engine/rebuild.h"
 #include "lib/aws_credentials.h"
+#include "lib/fd.h"
 #include "lib/http.h"
 #include "lib/imds.h"
 #include "lib/log.h"
+
+#define ID_FILE_MAX 4096
 
 struct node {
 	sd_event *loop;
@@ -38,6 +41,7 @@ struct node {
 	struct registration *registration;
 	struct poll_endpoint *endpoint;
 	struct acs_session *session;
+	char *boot_id; /* NULL: unknown */
 	struct rebuild *rebuild;
 	struct engine *engine;
 	char images_dir[PATH_MAX];
@@ -182,6 +186,8 @@ static int start_engine(struct node *node, struct err *err)
 		.client = node->client,
 		.runtime_dir = node->options->runtime_dir,
 		.images_dir = node->images_dir,
+		.state_dir = node->options->state_dir,
+		.boot_id = node->boot_id,
 		.region = ecs_client_region(node->client),
 		.availability_zone = instance->availability_zone,
 		.logs_endpoint = config_endpoint_setting(node->config, "logs"),
@@ -340,6 +346,20 @@ static void load_registry_auth(struct node *node)
 		log_warning(&node->log, 0, "ECS_ENGINE_AUTH_DATA is not used: %s", err.text);
 }
 
+/* Owned by the caller: the first line of a small file of the system; NULL when it has none. */
+static char *read_id(const char *path)
+{
+	char *text = NULL;
+
+	if (file_read(AT_FDCWD, path, ID_FILE_MAX, &text, NULL) < 0)
+		return NULL;
+	text[strcspn(text, "\n")] = '\0';
+	if (text[0])
+		return text;
+	free(text);
+	return NULL;
+}
+
 static int make_clients(struct node *node, struct err *err)
 {
 	_cleanup_free_ char *agent = ecs_user_agent(node->config);
@@ -373,6 +393,7 @@ int node_start(sd_event *loop, const struct options *options, const struct confi
 	node->state = state;
 	node->log = (struct log_ctx){.field = "ECS_CLUSTER", .value = config->cluster};
 	load_registry_auth(node);
+	node->boot_id = read_id("/proc/sys/kernel/random/boot_id");
 
 	r = make_clients(node, err);
 	if (r >= 0)
@@ -402,6 +423,7 @@ struct node *node_free(struct node *node)
 	imds_free(node->imds);
 	http_client_free(node->http);
 	registry_auth_free(node->registry_auth);
+	free(node->boot_id);
 	sd_event_unref(node->loop);
 	free(node);
 	return NULL;

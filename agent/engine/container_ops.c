@@ -591,7 +591,7 @@ void container_start(struct engine_container *ec)
 
 /* Stop. */
 
-static uint64_t stop_timeout_usec(const struct engine_container *ec)
+uint64_t container_stop_timeout_usec(const struct engine_container *ec)
 {
 	return ec->c->stop_timeout_usec ? ec->c->stop_timeout_usec
 	                                : ec->et->engine->o.config->container_stop_timeout_usec;
@@ -648,7 +648,7 @@ static void give_up_stopping(struct engine_container *ec)
 
 void container_stop(struct engine_container *ec)
 {
-	uint64_t timeout = stop_timeout_usec(ec);
+	uint64_t timeout = container_stop_timeout_usec(ec);
 	struct json_object *body;
 	int r;
 

@@ -35,6 +35,8 @@ struct engine_options {
 	struct ecs_client *client;                 /* NULL: events stay in the outbox */
 	const char *runtime_dir;
 	const char *images_dir; /* whose file system must not fill up; NULL: not looked at */
+	const char *state_dir;
+	const char *boot_id; /* of the kernel, to tell a restart of the host; NULL: unknown */
 	const char *region;
 	const char *availability_zone; /* NULL: unknown */
 	const char *logs_endpoint;     /* NULL: that of the region */

@@ -122,6 +122,8 @@ struct engine_task {
 	bool dirty;           /* to be reconciled */
 	bool unsaved;         /* to be written */
 	bool documents_stale; /* to be sent to ecs-metadata */
+	bool stopped_durable; /* the store has STOPPED, and the exit codes */
+	bool stopped_waits;   /* for that */
 	bool record_stale;    /* the supervisor's record is not what the store has */
 	bool record_waits;    /* for the store's commit */
 	bool sockets_due;     /* ecs-metadata lacks its endpoint sockets */
@@ -176,6 +178,8 @@ struct engine {
 
 	int64_t manifest_seq;
 	char *manifest_id; /* current one, NULL once verified */
+
+	bool host_restarted; /* since the store was written; while recovering */
 
 	/* After a rebuild of the store. */
 	bool may_have_lost; /* tasks, of which a manifest will tell */
@@ -257,6 +261,8 @@ void metadata_release(struct engine_task *et, bool all);
 void metadata_sync_task(struct engine_task *et);
 void metadata_sync_check(struct engine *engine);
 
+uint64_t container_stop_timeout_usec(const struct engine_container *ec);
+
 /* teardown.c */
 void teardown_progress(struct engine_task *et);
 void teardown_arm_cleanup(struct engine_task *et);
@@ -274,8 +280,9 @@ int persist_read(struct engine *engine, struct err *err);
 /* Add what the store has of the task to a record. */
 int persist_to_record(const struct engine_task *et, struct json_object *record);
 
-/* records.c: what supervisors keep of their tasks. changed: something was written to the store;
- * connected: the supervisor is ready for requests. */
+/* records.c: what supervisors are given to keep: a record of their task, and the order in which to
+ * stop it when the host shuts down. changed: something was written to the store; connected: the
+ * supervisor is ready for requests. */
 void records_changed(struct engine_task *et);
 void records_changed_all(struct engine *engine);
 void records_connected(struct engine_task *et);

@@ -1,7 +1,7 @@
 /*
- * Directories below <run>/tasks of tasks that the store does not know (it was damaged, or the host
- * is another instance now): a supervisor that lives there is told to stop its containers and to
- * end; what a dead one left is reaped.
+ * Directories below <run>/tasks, <state>/tasks and <state>/exits of tasks that the store does not
+ * know (it was damaged and could not be rebuilt, or the host is another instance now): a supervisor
+ * that lives there is told to stop its containers and to end; what a dead one left is reaped.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -229,13 +229,23 @@ static int orphan_new(struct engine *engine, const char *id)
 	return loop_add_timer(engine->loop, 0, 1, on_again, orphan, &orphan->timer);
 }
 
-void orphans_start(struct engine *engine)
+static bool is_orphan(struct engine *engine, const char *id)
+{
+	for (const struct orphan *orphan = engine->orphans; orphan; orphan = orphan->next)
+		if (strcmp(orphan->id, id) == 0)
+			return false;
+	/* Of names with a dot ecs-task has directories of its own. */
+	return id[0] != '.' && name_is_component(id, LAUNCHER_TASK_ID_MAX) &&
+	       !engine_find_id(engine, id);
+}
+
+static void look_below(struct engine *engine, const char *top, const char *name)
 {
 	_cleanup_free_ char *path = NULL;
 	const struct dirent *entry;
 	DIR *dir;
 
-	if (asprintf(&path, "%s/tasks", engine->o.runtime_dir) < 0) {
+	if (asprintf(&path, "%s/%s", top, name) < 0) {
 		path = NULL;
 		return;
 	}
@@ -246,8 +256,14 @@ void orphans_start(struct engine *engine)
 		return;
 	}
 	while ((entry = readdir(dir)))
-		if (name_is_component(entry->d_name, LAUNCHER_TASK_ID_MAX) &&
-		    !engine_find_id(engine, entry->d_name))
+		if (is_orphan(engine, entry->d_name))
 			(void)orphan_new(engine, entry->d_name);
 	closedir(dir);
+}
+
+void orphans_start(struct engine *engine)
+{
+	look_below(engine, engine->o.runtime_dir, "tasks");
+	look_below(engine, engine->o.state_dir, "tasks");
+	look_below(engine, engine->o.state_dir, "exits");
 }

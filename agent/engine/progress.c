@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-static bool depends_on(const struct container *container, const char *name)
+bool container_depends_on(const struct container *container, const char *name)
 {
 	for (size_t i = 0; i < container->n_dependencies; i++)
 		if (strcmp(container->dependencies[i].container, name) == 0)
@@ -25,7 +25,7 @@ static bool is_acyclic(const struct task *task, bool *taken)
 			bool free_to_take = !taken[i];
 
 			for (size_t k = 0; k < task->n_containers && free_to_take; k++)
-				if (!taken[k] && depends_on(c, task->containers[k].name))
+				if (!taken[k] && container_depends_on(c, task->containers[k].name))
 					free_to_take = false;
 			if (free_to_take) {
 				taken[i] = true;
@@ -148,7 +148,7 @@ bool dependents_are_stopped(const struct task *task, const struct container *con
 	for (size_t i = 0; i < task->n_containers; i++) {
 		const struct container *other = &task->containers[i];
 
-		if (other != container && depends_on(other, container->name) &&
+		if (other != container && container_depends_on(other, container->name) &&
 		    other->known != TASK_STATUS_STOPPED)
 			return false;
 	}

@@ -33,6 +33,8 @@ enum dependency_state dependencies_check(const struct task *task, const struct c
                                          struct err *err);
 
 /* Containers stop in reverse: is every container that depends on this one STOPPED? */
+/* Does a dependency of the first name the second? */
+bool container_depends_on(const struct container *container, const char *name);
 bool dependents_are_stopped(const struct task *task, const struct container *container);
 
 /*

@@ -1,9 +1,11 @@
 /*
- * What each supervisor keeps of its task (record.h), so that a lost store can be rebuilt: sent when
- * the store has it, once for all changes of a transaction. A supervisor of an older version keeps
- * none; its task is then stopped should the store be lost.
+ * What each supervisor is given to keep: the order in which to stop its containers should the host
+ * shut down, told once; and what the store has of its task (record.h), so that a lost store can be
+ * rebuilt: sent when the store has it, once for all changes of a transaction. A supervisor of an
+ * older version keeps none; its task is then stopped should the store be lost.
  */
 #include "agent/engine/engine_internal.h"
+#include "agent/engine/progress.h"
 #include "agent/engine/record.h"
 #include "agent/task/protocol.h"
 #include "lib/json.h"
@@ -85,8 +87,53 @@ void records_changed_all(struct engine *engine)
 		records_changed(engine->tasks[i]);
 }
 
+/* Those that depend on it come first. */
+static struct json_object *stop_rule(struct engine_container *ec)
+{
+	const struct task *task = ec->et->task;
+	_cleanup_json_ struct json_object *rule = json_object_new_object();
+	_cleanup_json_ struct json_object *after = json_object_new_array();
+
+	if (!rule || !after || json_add_string(rule, "name", ec->c->name) < 0 ||
+	    json_add_u64(rule, "timeoutUsec", container_stop_timeout_usec(ec)) < 0)
+		return NULL;
+	for (size_t i = 0; i < task->n_containers; i++)
+		if (container_depends_on(&task->containers[i], ec->c->name) &&
+		    json_append(after, json_object_new_string(task->containers[i].name)) < 0)
+			return NULL;
+	if (json_add(rule, "after", TAKE_PTR(after)) < 0)
+		return NULL;
+	return TAKE_PTR(rule);
+}
+
+static void on_stop_ordered(int r, struct ipc_message *msg, const struct err *err, void *userdata)
+{
+	struct engine_task *et = userdata;
+
+	(void)msg;
+	if (r < 0 && peer_error(et->supervisor.peer))
+		log_debug(&et->log, "the supervisor takes no stop order: %s", err->text);
+}
+
+static void send_stop_order(struct engine_task *et)
+{
+	_cleanup_json_ struct json_object *body = ipc_message_new("stop-order", NULL);
+	_cleanup_json_ struct json_object *list = json_object_new_array();
+
+	if (!body || !list)
+		return; /* told again with the next connection */
+	for (size_t i = 0; i < et->task->n_containers; i++)
+		if (json_append(list, stop_rule(&et->containers[i])) < 0)
+			return;
+	if (json_add(body, "containers", TAKE_PTR(list)) < 0)
+		return;
+	(void)peer_request(et->supervisor.peer, TAKE_PTR(body), NULL, 0, STATE_TIMEOUT_USEC,
+	                   on_stop_ordered, et);
+}
+
 void records_connected(struct engine_task *et)
 {
+	send_stop_order(et);
 	et->supervisor.keeps_no_records = false;
 	send_record(et);
 }

@@ -19,6 +19,7 @@
 #define DEATHS_MAX     3
 
 static void find(struct engine_task *et);
+static int on_find(sd_event_source *source, uint64_t usec, void *userdata);
 static void reap(struct engine_task *et);
 static void on_peer_end(struct peer *peer, int r, const struct err *err, void *userdata);
 static void on_peer_event(struct peer *peer, struct ipc_message *msg, void *userdata);
@@ -334,34 +335,81 @@ static int ask_state(struct engine_task *et)
 	                    STATE_TIMEOUT_USEC, on_state, et);
 }
 
-/* Exits that the dead supervisor wrote before it died. */
+/* Exits that the dead supervisor wrote before it died; where it was told that the host shuts down,
+ * also in a place that outlives the host. */
+static void read_exit(struct engine_container *ec, const char *dir, const char *below)
+{
+	_cleanup_json_ struct json_object *exit = NULL;
+	_cleanup_free_ char *path = NULL, *text = NULL;
+	size_t len = 0;
+
+	if (asprintf(&path, "%s/%s/%s/exit-%s.json", dir, below, ec->et->task->id, ec->c->name) <
+	    0) {
+		path = NULL;
+		return;
+	}
+	if (file_read(AT_FDCWD, path, EXIT_FILE_MAX, &text, &len) == 0 &&
+	    json_parse_object(text, len, EXIT_FILE_MAX, &exit, NULL) == 0)
+		container_exited(ec, exit);
+}
+
 static void read_exits(struct engine_task *et)
 {
-	for (size_t i = 0; i < et->task->n_containers; i++) {
-		struct engine_container *ec = &et->containers[i];
-		_cleanup_json_ struct json_object *exit = NULL;
-		_cleanup_free_ char *path = NULL, *text = NULL;
-		size_t len = 0;
+	const struct engine_options *o = &et->engine->o;
 
-		if (asprintf(&path, "%s/tasks/%s/exit-%s.json", et->engine->o.runtime_dir,
-		             et->task->id, ec->c->name) < 0) {
-			path = NULL;
-			continue;
-		}
-		if (file_read(AT_FDCWD, path, EXIT_FILE_MAX, &text, &len) < 0 ||
-		    json_parse_object(text, len, EXIT_FILE_MAX, &exit, NULL) < 0)
-			continue;
-		container_exited(ec, exit);
+	for (size_t i = 0; i < et->task->n_containers; i++) {
+		read_exit(&et->containers[i], o->runtime_dir, "tasks");
+		read_exit(&et->containers[i], o->state_dir, "exits");
 	}
+}
+
+static bool may_have_run(const struct engine_container *ec)
+{
+	return ec->c->known == TASK_STATUS_RUNNING || ec->may_run;
+}
+
+/* The task's own reason, where a part of it that it cannot do without ended with the host. */
+static void note_restart_of_host(struct engine_task *et)
+{
+	for (size_t i = 0; i < et->task->n_containers; i++) {
+		const struct engine_container *ec = &et->containers[i];
+
+		if (!ec->c->essential || !may_have_run(ec) || et->task->reason)
+			continue;
+		et->task->reason = strdup("The host was restarted while the task was running");
+	}
+}
+
+static void note_lost_containers(struct engine_task *et)
+{
+	for (size_t i = 0; i < et->task->n_containers; i++)
+		if (may_have_run(&et->containers[i]))
+			container_set_reason(
+				&et->containers[i], "ContainerVanishedError",
+				et->engine->host_restarted
+					? "The host was restarted while the container was running"
+					: "The supervisor of the task ended unexpectedly");
+}
+
+static void on_exits_saved(void *userdata)
+{
+	reap(userdata);
 }
 
 static void gone(struct engine_task *et)
 {
-	log_warning(&et->log, 0, "supervisor of the task is gone");
+	log_warning(&et->log, 0, "supervisor of the task is gone%s",
+	            et->engine->host_restarted ? ", with the restart of the host" : "");
 	et->supervisor.peer = peer_free(et->supervisor.peer);
+	if (et->engine->host_restarted)
+		note_restart_of_host(et);
 	read_exits(et);
+	note_lost_containers(et);
 	set_status(et, SUPERVISOR_REAPING);
-	reap(et);
+	engine_save(et);
+	/* The reaper removes what the exits were read from: the store must have them first. */
+	if (persist_task(et) < 0 || state_after_commit(et->engine->o.state, on_exits_saved, et) < 0)
+		again(et, on_find);
 }
 
 static int on_find(sd_event_source *source, uint64_t usec, void *userdata)

@@ -148,8 +148,28 @@ static bool detach_all(struct engine_task *et)
 
 /* The supervisor. */
 
+static void on_stopped_durable(void *userdata)
+{
+	struct engine_task *et = userdata;
+
+	et->stopped_waits = false;
+	et->stopped_durable = true;
+	engine_changed(et);
+}
+
+/* With the supervisor go the exits that it has written: the store must have them first. */
+static bool exits_are_durable(struct engine_task *et)
+{
+	if (!et->stopped_durable && !et->stopped_waits && !et->unsaved &&
+	    state_after_commit(et->engine->o.state, on_stopped_durable, et) == 0)
+		et->stopped_waits = true;
+	return et->stopped_durable;
+}
+
 static bool end_supervisor(struct engine_task *et)
 {
+	if (!exits_are_durable(et))
+		return false;
 	switch (et->supervisor.status) {
 	case SUPERVISOR_NONE:
 		return true;

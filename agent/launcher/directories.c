@@ -25,7 +25,8 @@ static const struct directory {
 	{true, "data", "ecs-agent", "ecs-agent", 0700},
 	{true, "images", NULL, NULL, 0711},
 	{true, "images/layers", NULL, NULL, 0700},
-	{true, "tasks", NULL, NULL, 0711},
+	{true, "tasks", NULL, "ecs-agent", 0751}, /* it looks for what an unknown task has left */
+	{true, "exits", NULL, "ecs-agent", 0750},
 	{true, "volumes", NULL, NULL, 0711},
 	{true, "spool", NULL, "ecs-logs", 0770},
 	{true, "logs", "ecs-logs", "ecs-logs", 0750},

@@ -634,7 +634,7 @@ static void empty_cgroup(struct container *container)
 		log_err(NULL, 0, "container %s: %s", container->name, err.text);
 }
 
-static void write_exit_file(const struct container *container)
+static void write_exit_file(const struct container *container, int dir_fd)
 {
 	_cleanup_json_ struct json_object *event = container_exit_event(container);
 	char name[NAME_MAX];
@@ -645,9 +645,16 @@ static void write_exit_file(const struct container *container)
 	text = event ? json_to_text(event, &len) : NULL;
 	r = text ? exit_file_name(container, name, sizeof(name)) : -ENOMEM;
 	if (r == 0)
-		r = file_replace(container->task->run_fd, name, text, len, 0640);
+		r = file_replace(dir_fd, name, text, len, 0640);
 	if (r < 0)
 		log_err(NULL, r, "container %s: write its exit", container->name);
+}
+
+void container_save_exit(const struct container *container)
+{
+	if (container->task->exits_fd >= 0 && container->status == CONTAINER_STOPPED &&
+	    container->has_exit_code)
+		write_exit_file(container, container->task->exits_fd);
 }
 
 void container_exited(struct container *container, int wait_status)
@@ -675,7 +682,8 @@ void container_exited(struct container *container, int wait_status)
 	container->pid_fd = fd_close(container->pid_fd);
 	container->stop_deadline_usec = 0;
 	container->status = CONTAINER_STOPPED;
-	write_exit_file(container);
+	write_exit_file(container, container->task->run_fd);
+	container_save_exit(container);
 }
 
 struct json_object *container_exit_event(const struct container *container)

@@ -42,6 +42,7 @@ struct task {
 	char layers_dir[PATH_MAX];  /* <state>/images/layers */
 	char seccomp_dir[PATH_MAX]; /* <run>/seccomp */
 	int run_fd;                 /* <run>/tasks/<id> */
+	int exits_fd;               /* <state>/exits/<id>; -EBADF unless the host shuts down */
 	int spool_fd;               /* <state>/spool */
 	struct task_spec spec;
 	struct cgroup_root *cgroup_root;
@@ -130,6 +131,9 @@ void container_kill(struct container *container);
 
 /* wait_status: of waitpid(2). Ends with STOPPED and the exit file written. */
 void container_exited(struct container *container, int wait_status);
+
+/* Write the exit, if there was one, where it outlives a restart of the host (exits_fd). */
+void container_save_exit(const struct container *container);
 
 /* The "exited" event, also the content of the exit file. NULL: out of memory. */
 struct json_object *container_exit_event(const struct container *container);

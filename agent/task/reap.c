@@ -69,6 +69,8 @@ int reap_task(const struct options *options, const char *cgroup_parent, const ch
 	result = result < 0 ? result : r;
 	r = remove_below(options->state_dir, "tasks", task_id, result < 0 ? NULL : err);
 	result = result < 0 ? result : r;
+	r = remove_below(options->state_dir, "exits", task_id, result < 0 ? NULL : err);
+	result = result < 0 ? result : r;
 	r = remove_below(options->runtime_dir, "tasks", task_id, result < 0 ? NULL : err);
 	return result < 0 ? result : r;
 }

@@ -41,7 +41,9 @@ struct supervisor {
 	struct ipc_conn *conn; /* NULL: ecs-agent is not there */
 	struct container *containers;
 	size_t n_containers;
-	char *record; /* JSON text of "record"; NULL: none */
+	char *record;                   /* JSON text of "record"; NULL: none */
+	struct json_object *stop_order; /* array of "stop-order"; NULL: none */
+	char exits_dir[PATH_MAX];       /* <state>/exits */
 	struct exec_requests execs;
 	bool was_set_up;
 	bool stopping; /* SIGTERM */
@@ -386,6 +388,48 @@ static int on_stop(struct supervisor *s, struct json_object *request, struct ipc
 	return 0;
 }
 
+static int check_stop_rule(struct json_object *rule, struct err *err)
+{
+	struct json_object *after = NULL;
+	uint64_t timeout;
+	const char *name;
+	int r;
+
+	r = json_get_string(rule, "name", &name, err);
+	if (r == 0)
+		r = json_optional(json_get_u64(rule, "timeoutUsec", INT64_MAX / 2, &timeout, err));
+	if (r == 0)
+		r = json_optional(json_get_array(rule, "after", &after, err));
+	if (r < 0)
+		return r == -ENOENT ? -EINVAL : r;
+	for (size_t i = 0; after && i < json_object_array_length(after); i++)
+		if (!json_object_is_type(json_object_array_get_idx(after, i), json_type_string))
+			return err_text(err, -EINVAL, "\"after\" of %s must be names", name);
+	return 0;
+}
+
+static int on_stop_order(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
+                         struct err *err)
+{
+	_cleanup_json_ struct json_object *answer = NULL;
+	struct json_object *list;
+	int r;
+
+	(void)msg;
+	r = json_get_array(request, "containers", &list, err);
+	if (r == 0 && json_object_array_length(list) > CONTAINERS_MAX)
+		return err_text(err, -E2BIG, "a task can have %d containers", CONTAINERS_MAX);
+	for (size_t i = 0; r == 0 && i < json_object_array_length(list); i++)
+		r = check_stop_rule(json_object_array_get_idx(list, i), err);
+	if (r < 0)
+		return r == -ENOENT ? -EINVAL : r;
+	json_object_put(s->stop_order);
+	s->stop_order = json_object_get(list);
+	answer = ipc_message_new("stop-ordered", request);
+	send_message(s, answer, NULL, 0);
+	return 0;
+}
+
 /* --- record, state, sockets --- */
 
 /* As text: it takes a fraction of what the parsed objects do. */
@@ -534,18 +578,22 @@ static void send_for_exec(void *userdata, struct json_object *body, const int *f
 
 /* --- end --- */
 
+static void remove_directory(const char *parent, const char *name)
+{
+	_cleanup_close_ int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : dir_remove_all(fd, name);
+
+	if (r < 0)
+		log_warning(NULL, r, "remove %s/%s", parent, name);
+}
+
 static void remove_runtime_directory(struct supervisor *s)
 {
-	_cleanup_close_ int parent = -EBADF;
 	char *slash = strrchr(s->run_dir, '/');
-	int r;
 
 	*slash = '\0';
-	parent = open(s->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	remove_directory(s->run_dir, slash + 1);
 	*slash = '/';
-	r = parent < 0 ? -errno : dir_remove_all(parent, slash + 1);
-	if (r < 0)
-		log_warning(NULL, r, "remove %s", s->run_dir);
 }
 
 /* What is left in it is volumes, which end with the task. */
@@ -578,6 +626,8 @@ static int on_end(struct supervisor *s, struct json_object *request, struct ipc_
 	if (spool_end_all(s->task.spool_fd, s->task.id, err) < 0)
 		log_warning(NULL, 0, "%s", err->text);
 	remove_state_directory(s);
+	if (s->task.exits_fd >= 0)
+		remove_directory(s->exits_dir, s->task.id);
 	remove_runtime_directory(s);
 	answer = ipc_message_new("ended", request);
 	send_message(s, answer, NULL, 0);
@@ -590,14 +640,21 @@ static int on_end(struct supervisor *s, struct json_object *request, struct ipc_
 static const struct {
 	const char *type;
 	bool needs_setup;
+	bool ends_at_shutdown;
 	int (*handle)(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
 	              struct err *err);
 } handlers[] = {
-	{"setup", false, on_setup},   {"create", true, on_create},
-	{"start", true, on_start},    {"stop", true, on_stop},
-	{"state", false, on_state},   {"sockets", false, on_sockets},
-	{"record", false, on_record}, {"end", false, on_end},
-	{"exec", true, on_exec},      {"exec-signal", true, on_exec_signal},
+	{"setup", false, true, on_setup},
+	{"create", true, true, on_create},
+	{"start", true, true, on_start},
+	{"stop", true, false, on_stop},
+	{"stop-order", false, false, on_stop_order},
+	{"record", false, false, on_record},
+	{"state", false, false, on_state},
+	{"sockets", false, false, on_sockets},
+	{"end", false, false, on_end},
+	{"exec", true, true, on_exec},
+	{"exec-signal", true, false, on_exec_signal},
 };
 
 static void handle_message(struct supervisor *s, struct ipc_message *msg)
@@ -611,6 +668,8 @@ static void handle_message(struct supervisor *s, struct ipc_message *msg)
 			continue;
 		if (handlers[i].needs_setup && !s->was_set_up)
 			r = err_text(&err, -EINVAL, "\"%s\" before \"setup\"", type);
+		else if (handlers[i].ends_at_shutdown && s->stopping)
+			r = err_text(&err, -ECANCELED, "the host is being shut down");
 		else
 			r = handlers[i].handle(s, msg->body, msg, &err);
 		break;
@@ -694,12 +753,81 @@ static void on_child_exit(struct supervisor *s, pid_t pid, int status)
 	}
 }
 
-static void stop_all(struct supervisor *s)
+static void open_exits(struct supervisor *s)
+{
+	_cleanup_close_ int parent = open(s->exits_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	int fd;
+
+	if (parent < 0 || fstat(parent, &st) < 0 ||
+	    (mkdirat(parent, s->task.id, 0750) < 0 && errno != EEXIST)) {
+		log_err(NULL, -errno, "exits will not outlive the host: %s", s->exits_dir);
+		return;
+	}
+	fd = openat(parent, s->task.id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* set-group-ID, as in the runtime directory; the name is synced here, the files by each. */
+	if (fd < 0 || fchown(fd, 0, st.st_gid) < 0 || fchmod(fd, 02750) < 0 || fsync(parent) < 0)
+		log_err(NULL, -errno, "exits will not outlive the host: %s/%s", s->exits_dir,
+		        s->task.id);
+	s->task.exits_fd = fd;
+}
+
+static struct json_object *stop_rule(struct supervisor *s, const struct container *c)
+{
+	for (size_t i = 0; s->stop_order && i < json_object_array_length(s->stop_order); i++) {
+		struct json_object *rule = json_object_array_get_idx(s->stop_order, i);
+
+		if (strcmp(json_text(rule, "name"), c->name) == 0)
+			return rule;
+	}
+	return NULL;
+}
+
+static bool may_stop(struct supervisor *s, const struct container *c)
+{
+	struct json_object *after = json_get(stop_rule(s, c), "after");
+
+	for (size_t i = 0; after && i < json_object_array_length(after); i++) {
+		const struct container *other = find_container(
+			s, json_object_get_string(json_object_array_get_idx(after, i)));
+
+		if (other && other != c && other->status != CONTAINER_STOPPED)
+			return false;
+	}
+	return true;
+}
+
+static void stop_one(struct supervisor *s, struct container *c)
+{
+	uint64_t timeout = CONTAINER_STOP_USEC;
+
+	(void)json_get_u64(stop_rule(s, c), "timeoutUsec", INT64_MAX / 2, &timeout, NULL);
+	if (container_stop(c, timeout))
+		send_exited(s, c);
+}
+
+/* Those whose turn it is; all that are left, should the order have no beginning. */
+static void stop_next(struct supervisor *s)
+{
+	bool waiting = false, under_way = false;
+
+	for (struct container *c = s->containers; c; c = c->next) {
+		if (c->status != CONTAINER_STOPPED && c->stop_deadline_usec == 0 && may_stop(s, c))
+			stop_one(s, c);
+		under_way |= c->stop_deadline_usec != 0;
+		waiting |= c->status != CONTAINER_STOPPED && c->stop_deadline_usec == 0;
+	}
+	for (struct container *c = s->containers; c && waiting && !under_way; c = c->next)
+		if (!may_stop(s, c))
+			stop_one(s, c);
+}
+
+static void start_stopping(struct supervisor *s)
 {
 	s->stopping = true;
+	open_exits(s);
 	for (struct container *c = s->containers; c; c = c->next)
-		if (container_stop(c, CONTAINER_STOP_USEC))
-			send_exited(s, c);
+		container_save_exit(c);
 }
 
 static void on_signal(struct supervisor *s)
@@ -710,7 +838,7 @@ static void on_signal(struct supervisor *s)
 
 	while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info))
 		if (info.ssi_signo == SIGTERM && !s->stopping)
-			stop_all(s);
+			start_stopping(s);
 	/* Signals of one kind merge, and orphans of ours are collected too. */
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		on_child_exit(s, pid, status);
@@ -845,6 +973,8 @@ static int turn(struct supervisor *s, struct err *err)
 	if (fds[AT_SIGNALS].revents)
 		on_signal(s);
 	check_deadlines(s);
+	if (s->stopping)
+		stop_next(s);
 	if (s->conn && (fds[AT_CONNECTION].revents & POLLOUT) && ipc_conn_flush(s->conn) < 0)
 		drop_connection(s);
 	if (s->conn && (fds[AT_CONNECTION].revents & ~POLLOUT))
@@ -872,7 +1002,7 @@ static int open_directories(struct supervisor *s, const struct options *options,
 	_cleanup_close_ int tasks_fd = -EBADF;
 	char path[PATH_MAX];
 	struct stat st;
-	int n[6];
+	int n[7];
 
 	n[0] = snprintf(s->task.state_dir, PATH_MAX, "%s/tasks/%s", options->state_dir, id);
 	n[1] = snprintf(s->task.layers_dir, PATH_MAX, "%s/images/layers", options->state_dir);
@@ -880,6 +1010,7 @@ static int open_directories(struct supervisor *s, const struct options *options,
 	n[3] = snprintf(s->run_dir, PATH_MAX, "%s/tasks/%s", options->runtime_dir, id);
 	n[4] = snprintf(s->task.tasks_dir, PATH_MAX, "%s/tasks", options->state_dir);
 	n[5] = snprintf(s->task.volumes_dir, PATH_MAX, "%s/volumes", options->state_dir);
+	n[6] = snprintf(s->exits_dir, PATH_MAX, "%s/exits", options->state_dir);
 	for (size_t i = 0; i < ARRAY_SIZE(n); i++)
 		if (n[i] >= PATH_MAX)
 			return err_text(err, -ENAMETOOLONG, "the directories' paths are too long");
@@ -965,10 +1096,12 @@ static void done(struct supervisor *s)
 	fd_close(s->listen_fd);
 	fd_close(s->signal_fd);
 	fd_close(s->task.run_fd);
+	fd_close(s->task.exits_fd);
 	fd_close(s->task.spool_fd);
 	task_spec_done(&s->task.spec);
 	policy_done(&s->task.policy);
 	free(s->record);
+	json_object_put(s->stop_order);
 	free(s->task.hierarchies);
 	free(s->task.hierarchies_text);
 	cgroup_root_free(s->task.cgroup_root);
@@ -977,7 +1110,10 @@ static void done(struct supervisor *s)
 int supervisor_run(const struct supervisor_config *config, struct err *err)
 {
 	struct supervisor s = {
-		.task = {.id = config->task_id, .run_fd = -EBADF, .spool_fd = -EBADF},
+		.task = {.id = config->task_id,
+	                 .run_fd = -EBADF,
+	                 .exits_fd = -EBADF,
+	                 .spool_fd = -EBADF},
 		.signal_fd = -EBADF,
 		.listen_fd = -EBADF,
 	};

@@ -233,6 +233,7 @@ class Node:
             if link["ifname"].startswith("ecs") and link["ifname"] != self.bridge
         ]  # fmt: skip
         found += [f"directory {path}" for path in (self.state / "tasks").glob("[!.]*")]
+        found += [f"directory {path}" for path in (self.state / "exits").glob("*")]
         found += [f"directory {path}" for path in (self.run / "tasks").glob("*")]
         found += [f"directory {path}" for path in (self.state / "spool").glob("*")]
         found += [f"nft element {line}" for line in self._nft_elements()]

@@ -183,7 +183,8 @@ def test_directories_have_their_owners_and_modes(stopped):
         "run/metadata": ("ecs-metadata", "ecs-metadata", 0o755), "run/seccomp": (0, None, 0o700),
         "state": (0, None, 0o755), "state/data": ("ecs-agent", "ecs-agent", 0o700),
         "state/images": (0, None, 0o711), "state/images/layers": (0, None, 0o700),
-        "state/tasks": (0, None, 0o711), "state/spool": (0, "ecs-logs", 0o770),
+        "state/tasks": (0, "ecs-agent", 0o751), "state/exits": (0, "ecs-agent", 0o750),
+        "state/spool": (0, "ecs-logs", 0o770),
         "state/logs": ("ecs-logs", "ecs-logs", 0o750),
     }
     for path, (user, group, mode) in want.items():

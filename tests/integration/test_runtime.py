@@ -1063,6 +1063,81 @@ def test_sigterm_stops_all_and_keeps_the_exits(host, task):
     assert task.connection.event("exited")["exitCode"] == 5
     assert task.process.wait(30) == 0
     assert json.loads((host.run / "tasks" / task.id / "exit-app.json").read_text())["exitCode"] == 5
+    directory = host.state / "exits" / task.id
+    assert json.loads((directory / "exit-app.json").read_text())["exitCode"] == 5
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o2750
+    assert (directory / "exit-app.json").stat().st_gid == (host.state / "exits").stat().st_gid
+
+
+def test_sigterm_stops_in_the_order_that_was_told(host, task):
+    """Each with its own timeout; what depends on others first; nothing starts any more."""
+    note = "trap 'usleep 200000; exit 3' TERM; echo on; while :; do usleep 20000; done"
+    for name in ("db", "cache", "app"):
+        task.create(["/bin/sh", "-c", note], name=name)
+        task.call("start", container=name)
+    task.create(["/bin/sh", "-c", "trap '' TERM; echo on; while :; do usleep 20000; done"], name="deaf")
+    task.call("start", container="deaf")
+    task.create(["/bin/true"], name="idle")
+    task.create(["/bin/sh", "-c", "exit 9"], name="done")
+    task.call("start", container="done")
+    assert task.connection.event("exited", "done")["exitCode"] == 9
+    wait_for(lambda: all(task.output(name) == "on\n" for name in ("db", "cache", "app", "deaf")))
+    with pytest.raises(RequestError, match="name"):
+        task.call("stop-order", containers=[{"after": []}])
+    with pytest.raises(RequestError, match="after"):
+        task.call("stop-order", containers=[{"name": "db", "after": [1]}])
+    task.call("stop-order", containers=[
+        {"name": "db", "timeoutUsec": 30000000, "after": ["cache", "app", "unknown"]},
+        {"name": "cache", "timeoutUsec": 30000000, "after": ["app"]},
+        {"name": "app", "timeoutUsec": 30000000, "after": []},
+        {"name": "deaf", "timeoutUsec": 100000},
+    ])  # fmt: skip
+    os.kill(task.pid, signal.SIGTERM)
+    order = {}
+    for name, code in (("app", 3), ("cache", 3), ("db", 3), ("deaf", 137)):
+        event = task.connection.event("exited", name)
+        assert event["exitCode"] == code
+        order[name] = event["time"]
+    assert order["app"] < order["cache"] < order["db"]
+    assert task.process.wait(30) == 0
+    kept = {p.name: json.loads(p.read_text())["exitCode"] for p in (host.state / "exits" / task.id).iterdir()}
+    assert kept == {"exit-app.json": 3, "exit-cache.json": 3, "exit-db.json": 3, "exit-deaf.json": 137,
+                    "exit-done.json": 9}  # fmt: skip
+
+
+def test_a_circular_stop_order_stops_all_the_same(task):
+    for name in ("a", "b"):
+        task.create(["/bin/sh", "-c", "trap 'exit 4' TERM; echo on; while :; do usleep 20000; done"], name=name)
+        task.call("start", container=name)
+    wait_for(lambda: task.output("a") == task.output("b") == "on\n")
+    task.call("stop-order", containers=[{"name": "a", "after": ["b"]}, {"name": "b", "after": ["a"]}])
+    os.kill(task.pid, signal.SIGTERM)
+    assert task.connection.event("exited", "a")["exitCode"] == 4
+    assert task.connection.event("exited", "b")["exitCode"] == 4
+    assert task.process.wait(30) == 0
+
+
+def test_nothing_starts_while_the_host_shuts_down(task):
+    task.create(["/bin/sh", "-c", "trap '' TERM; echo on; while :; do usleep 20000; done"])
+    task.create(["/bin/true"], name="late")
+    task.call("start", container="app")
+    wait_for(lambda: task.output() == "on\n")
+    task.call("stop-order", containers=[{"name": "late", "after": ["app"]}])
+    os.kill(task.pid, signal.SIGTERM)
+
+    def refused():
+        try:
+            task.call("create", container={})
+        except RequestError as error:
+            return "shut down" in str(error)
+        return False
+
+    wait_for(refused)
+    with pytest.raises(RequestError, match="shut down"):
+        task.call("start", container="late")
+    task.call("stop", container="app", timeoutUsec=0)
+    assert task.connection.event("exited", "app")["exitCode"] == 137
+    assert task.process.wait(30) == 0
 
 
 def test_the_record_of_a_task_is_given_back_when_asked_for(task):

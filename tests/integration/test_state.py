@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import urllib.request
@@ -206,6 +207,68 @@ def test_a_state_of_a_newer_agent_that_only_added_is_used_and_keeps_the_addition
         assert found == {arn: "blue", second: "none"}
         assert db.execute("SELECT restarts FROM containers WHERE task_arn=?", (arn,)).fetchone() == (3,)
         assert db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def restart_host(node, orderly):
+    """The host goes down, tasks told before or not, and comes up with another boot id."""
+    supervisors = [pid for pid in map(node.supervisor_pid, (t["arn"] for t in node.standin.tasks())) if pid]
+    node.kill("agent", signal.SIGTERM)
+    for daemon in ("launcher", "logs", "metadata"):
+        if not orderly:
+            node.kill(daemon)
+    for pid in supervisors:
+        os.kill(pid, signal.SIGTERM if orderly else signal.SIGKILL)
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in supervisors), 30, "a supervisor goes on")
+    for daemon in ("launcher", "logs", "metadata"):
+        if orderly:
+            node.kill(daemon, signal.SIGTERM)
+    node.kill_tasks()
+    node._remove_network()
+    node._remove_cgroups()
+    shutil.rmtree(node.run)
+    change(node, "UPDATE instance SET value='another boot' WHERE key='boot-id'")
+    node.start()
+
+
+@pytest.mark.parametrize("orderly", [True, False], ids=["orderly", "power loss"])
+def test_a_restart_of_the_host(node, busybox, orderly):
+    """Exit codes where there are any, a reason where not; the same instance; nothing is left."""
+    stop = "trap 'echo last words; exit 42' TERM; while :; do usleep 50000; done"
+    arns = [node.standin.run_task(task(container(busybox, stop))) for _ in range(2)]
+    sidecar = node.standin.run_task(
+        task(
+            container(busybox, "trap 'exit 3' TERM; while :; do usleep 50000; done", name="db"),
+            container(busybox, "trap 'usleep 300000; exit 4' TERM; while :; do usleep 50000; done", name="app",
+                      dependsOn=[{"containerName": "db", "condition": "START"}]),
+        )
+    )  # fmt: skip
+    for arn in [*arns, sidecar]:
+        node.standin.wait_task(arn, "RUNNING")
+    instance = node.standin.instance()["arn"]
+    wait_for(lambda: saved(node, "boot-id"), 10, "no boot id is kept")
+    restart_host(node, orderly)
+
+    for arn in arns:
+        found = node.standin.wait_task(arn, "STOPPED")
+        assert found["stoppedReason"] == "The host was restarted while the task was running"
+        if orderly:
+            assert found["containers"][0]["exitCode"] == 42
+        else:
+            assert "exitCode" not in found["containers"][0]
+            assert found["containers"][0]["reason"].startswith("ContainerVanishedError: The host was restarted")
+    found = {c["name"]: c for c in node.standin.wait_task(sidecar, "STOPPED")["containers"]}
+    if orderly:
+        assert (found["app"]["exitCode"], found["db"]["exitCode"]) == (4, 3)
+    node.wait_connected()
+    assert node.standin.instance()["arn"] == instance
+    if orderly:
+        node.wait_clean(60)
+        assert node.logs("g").count("last words") == 2
+    else:  # what was not shipped before waits for keys that went with the power
+        wait_for(lambda: all("/spool/" in line for line in node.leftovers()), 60,
+                 lambda: "left: " + "\n".join(node.leftovers()))  # fmt: skip
+    again = node.standin.run_task(task(container(busybox, "exit 5")))
+    assert node.standin.wait_task(again, "STOPPED")["containers"][0]["exitCode"] == 5
 
 
 def test_records_go_after_the_cleanup_time_and_hold_no_secret(busybox):

@@ -243,6 +243,12 @@ static void on_state(struct fake_peer *peer, struct json_object *request)
 	answer(peer, body, NULL, 0);
 }
 
+static void on_stop_order(struct fake_peer *peer, struct json_object *request)
+{
+	note(peer->world, "stop-order:%s", json_to_text(json_get(request, "containers"), NULL));
+	ok(peer, request, "stop-ordered");
+}
+
 static void on_record(struct fake_peer *peer, struct json_object *request)
 {
 	const struct err unknown = {.text = "unknown request \"record\""};
@@ -312,6 +318,8 @@ static void on_task_message(struct fake_peer *peer, struct ipc_message *msg, con
 		on_sockets(peer, msg->body);
 	else if (strcmp(type, "end") == 0)
 		on_end_request(peer, msg->body);
+	else if (strcmp(type, "stop-order") == 0)
+		on_stop_order(peer, msg->body);
 	else if (strcmp(type, "record") == 0)
 		on_record(peer, msg->body);
 	else
@@ -814,6 +822,8 @@ void world_start_engine(struct world *world)
 		.state = world->state,
 		.config = &world->config,
 		.runtime_dir = world->dir,
+		.state_dir = world->state_dir,
+		.boot_id = world->boot_id,
 		.region = "us-west-2",
 		.availability_zone = "us-west-2a",
 	};
@@ -872,6 +882,9 @@ int world_setup(void **state)
 	assert_non_null(mkdtemp(world->dir));
 	snprintf(path, sizeof(path), "%s/data", world->dir);
 	assert_int_equal(mkdir(path, 0700), 0);
+	snprintf(world->state_dir, sizeof(world->state_dir), "%s/state", world->dir);
+	assert_int_equal(mkdir(world->state_dir, 0700), 0);
+	world->boot_id = "boot-1";
 	snprintf(path, sizeof(path), "%s/metadata", world->dir);
 	assert_int_equal(mkdir(path, 0700), 0);
 	set_config(&world->config);
@@ -1018,7 +1031,7 @@ void world_exit(struct world *world, const char *id, const char *container, int 
 	send_exited(task, c);
 }
 
-void world_write_exit(struct world *world, const char *id, const char *container, int code)
+static void write_exit(const char *dir, const char *container, int code)
 {
 	struct fake_container c = {.has_code = true, .code = code};
 	struct json_object *body;
@@ -1027,12 +1040,42 @@ void world_write_exit(struct world *world, const char *id, const char *container
 
 	snprintf(c.name, sizeof(c.name), "%s", container);
 	body = exited_message(&c);
-	snprintf(path, sizeof(path), "%s/tasks/%s/exit-%s.json", world->dir, id, container);
+	snprintf(path, sizeof(path), "%s/exit-%s.json", dir, container);
 	f = fopen(path, "we");
 	assert_non_null(f);
 	fputs(json_to_text(body, NULL), f);
 	fclose(f);
 	json_object_put(body);
+}
+
+void world_write_exit(struct world *world, const char *id, const char *container, int code)
+{
+	char dir[200];
+
+	snprintf(dir, sizeof(dir), "%s/tasks/%s", world->dir, id);
+	write_exit(dir, container, code);
+}
+
+void world_save_exit(struct world *world, const char *id, const char *container, int code)
+{
+	char dir[200];
+
+	snprintf(dir, sizeof(dir), "%s/exits/%s", world->state_dir, id);
+	assert_int_equal(dir_create_all(dir, 0700), 0);
+	write_exit(dir, container, code);
+}
+
+void world_restart_host(struct world *world, const char *boot_id)
+{
+	struct world_private *p = world->private;
+	char path[128];
+
+	for (size_t i = 0; i < p->n_tasks; i++)
+		if (p->tasks[i]->listening)
+			world_kill_supervisor(world, p->tasks[i]->id);
+	snprintf(path, sizeof(path), "%s/tasks", world->dir);
+	assert_int_equal(dir_remove_all(AT_FDCWD, path), 0);
+	world->boot_id = boot_id;
 }
 
 void world_kill_supervisor(struct world *world, const char *id)

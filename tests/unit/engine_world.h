@@ -15,7 +15,9 @@
 #define WORLD_INSTANCE "arn:aws:ecs:us-west-2:111122223333:container-instance/blue/1"
 
 struct world {
-	char dir[64];
+	char dir[64];       /* <run>, and data/ of the state */
+	char state_dir[80]; /* <state>, but for data/ */
+	const char *boot_id;
 	sd_event *loop;
 	struct state *state;
 	struct config config;
@@ -66,6 +68,10 @@ void world_exit(struct world *world, const char *id, const char *container, int 
 void world_kill_supervisor(struct world *world, const char *id);
 /* It has written this exit before. */
 void world_write_exit(struct world *world, const char *id, const char *container, int code);
+/* The same when it was told that the host shuts down. */
+void world_save_exit(struct world *world, const char *id, const char *container, int code);
+/* Between the end of an agent and the start of another: supervisors and <run> are gone. */
+void world_restart_host(struct world *world, const char *boot_id);
 void world_release_pulls(struct world *world);
 void world_release_host(struct world *world);
 /* ecs-metadata loses its memory and its connections. */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "agent/engine/engine_internal.h"
+#include "lib/fd.h"
 #include "lib/json.h"
 #include "tests/unit/engine_world.h"
 
@@ -290,8 +291,10 @@ static void test_dead_supervisor_is_reaped_and_its_containers_have_vanished(void
 	events = world_events(world);
 	app = container_of(last_event(events), "app");
 	assert_null(json_get(app, "exitCode"));
-	assert_string_equal(json_text(app, "reason"),
-	                    "ContainerVanishedError: No container matching saved ID found");
+	assert_string_equal(
+		json_text(app, "reason"),
+		"ContainerVanishedError: The supervisor of the task ended unexpectedly");
+	assert_null(strstr(json_text(last_event(events), "reason"), "host"));
 	assert_int_equal(world_count(world, "launch:t1"), 1);
 }
 
@@ -960,6 +963,103 @@ static void test_task_that_was_lost_before_it_had_a_supervisor_is_reported_stopp
 	assert_int_equal(json_object_array_length(events), n);
 }
 
+static void test_exits_of_an_orderly_shutdown_are_reported_after_it(void **state)
+{
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
+
+	run_one(world, "t1");
+	world_settle(world);
+	world_stop_engine(world);
+	world_save_exit(world, "t1", "app", 42);
+	world_restart_host(world, "boot-2");
+	world_start_engine(world);
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	world_wait_word(world, "reap:t1", 1);
+	events = world_events(world);
+	assert_int_equal(exit_code(container_of(last_event(events), "app")), 42);
+	assert_string_equal(json_text(last_event(events), "reason"),
+	                    "The host was restarted while the task was running");
+	assert_int_equal(world_count(world, "launch:t1"), 1);
+}
+
+static void test_task_that_ran_when_the_power_failed_is_stopped_with_that_reason(void **state)
+{
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
+
+	run_one(world, "t1");
+	world_settle(world);
+	world_stop_engine(world);
+	world_restart_host(world, "boot-2");
+	world_start_engine(world);
+	/* What became of it is durable with the new boot id, or not at all. */
+	assert_int_equal(state_commit(world->state, NULL), 0);
+	world_stop_engine(world);
+	world_start_engine(world);
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	events = world_events(world);
+	assert_null(json_get(container_of(last_event(events), "app"), "exitCode"));
+	assert_string_equal(
+		json_text(container_of(last_event(events), "app"), "reason"),
+		"ContainerVanishedError: The host was restarted while the container was running");
+	assert_string_equal(json_text(last_event(events), "reason"),
+	                    "The host was restarted while the task was running");
+}
+
+static void test_task_that_had_not_started_before_a_reboot_starts_after_it(void **state)
+{
+	struct world *world = *state;
+
+	world->hold_pulls = true;
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), NULL));
+	world_wait_word(world, "setup:t1", 1);
+	world_settle(world);
+	world_stop_engine(world);
+	world_restart_host(world, "boot-2");
+	world->hold_pulls = false;
+	world_start_engine(world);
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "launch:t1"), 2);
+	assert_int_equal(world_count(world, "start:app"), 1);
+}
+
+static void test_left_directories_of_unknown_tasks_are_reaped(void **state)
+{
+	struct world *world = *state;
+	char path[128];
+
+	world_stop_engine(world);
+	world_save_exit(world, "t8", "app", 1);
+	snprintf(path, sizeof(path), "%s/tasks/t9", world->state_dir);
+	assert_int_equal(dir_create_all(path, 0700), 0);
+	snprintf(path, sizeof(path), "%s/tasks/.empty", world->state_dir);
+	assert_int_equal(dir_create_all(path, 0700), 0);
+	world_start_engine(world);
+	world_wait_word(world, "reap:t8", 1);
+	world_wait_word(world, "reap:t9", 1);
+	assert_int_equal(world_count(world, "reap:.empty"), 0);
+}
+
+static void test_supervisor_is_told_in_which_order_to_stop(void **state)
+{
+	struct world *world = *state;
+	char containers[2048];
+
+	snprintf(containers, sizeof(containers), "%s", world_container("db", ",\"stopTimeout\":7"));
+	strcat(containers, ",");
+	strcat(containers, world_container("app", ",\"dependsOn\":[{\"containerName\":\"db\","
+	                                          "\"condition\":\"START\"}]"));
+	world_payload(world, "m-1", 1, world_task("t1", containers, NULL));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_int_equal(
+		world_count(
+			world,
+			"stop-order:[{\"name\":\"db\",\"timeoutUsec\":7000000,\"after\":[\"app\"]},"
+			"{\"name\":\"app\",\"timeoutUsec\":30000000,\"after\":[]}]"),
+		1);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
 
 int main(void)
@@ -1005,6 +1105,11 @@ int main(void)
 		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
 		TEST(test_task_that_the_manifest_lacks_stops_once_verified),
 		TEST(test_old_manifest_is_ignored_also_after_a_restart),
+		TEST(test_exits_of_an_orderly_shutdown_are_reported_after_it),
+		TEST(test_task_that_ran_when_the_power_failed_is_stopped_with_that_reason),
+		TEST(test_task_that_had_not_started_before_a_reboot_starts_after_it),
+		TEST(test_left_directories_of_unknown_tasks_are_reaped),
+		TEST(test_supervisor_is_told_in_which_order_to_stop),
 		TEST(test_lost_state_is_rebuilt_from_the_supervisors),
 		TEST(test_exit_while_the_state_was_lost_is_reported),
 		TEST(test_task_that_was_being_started_when_the_state_was_lost_goes_on),
