@@ -307,9 +307,6 @@ static int check_config(struct json_object *config, struct err *err)
 {
 	static const struct refused table[] = {
 		{"Healthcheck", "healthCheck"},
-		{"Tty", "pseudoTerminal"},
-		{"OpenStdin", "interactive"},
-		{"AttachStdin", "interactive"},
 		{"NetworkDisabled", "disableNetworking"},
 	};
 	/* Labels go into the metadata, ExposedPorts and the image are given elsewhere. */
@@ -317,7 +314,9 @@ static int check_config(struct json_object *config, struct err *err)
 		"Healthcheck", "Tty",        "OpenStdin",    "AttachStdin",  "NetworkDisabled",
 		"User",        "WorkingDir", "Labels",       "ExposedPorts", "Hostname",
 		"StopSignal",  "Image",      "AttachStdout", "AttachStderr"};
+	static const char *const flags[] = {"Tty", "OpenStdin", "AttachStdin"};
 	const char *text;
+	bool flag;
 	int r;
 
 	r = refuse_members(config, table, ARRAY_SIZE(table), "dockerConfig.config", err);
@@ -330,6 +329,8 @@ static int check_config(struct json_object *config, struct err *err)
 
 		r = json_optional(json_get_string(config, strings[i], &text, err));
 	}
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(flags); i++)
+		r = json_optional(json_get_bool(config, flags[i], &flag, err));
 	if (r == 0 && json_get_string(config, "WorkingDir", &text, NULL) == 0 && *text &&
 	    *text != '/')
 		return err_text(err, -EINVAL,

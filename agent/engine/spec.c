@@ -609,12 +609,16 @@ static int build_container(const struct task *task, const struct container *c,
 	_cleanup_json_ struct json_object *obj = json_object_new_object();
 	struct json_object *config = NULL, *log = NULL;
 	const char *seccomp = NULL;
-	bool privileged = false, init = false;
+	bool privileged = false, init = false, open_stdin = false, attach_stdin = false;
 	int r;
 
 	r = json_optional(json_get_bool(c->host_config, "Privileged", &privileged, err));
 	if (r == 0)
 		r = json_optional(json_get_bool(c->host_config, "Init", &init, err));
+	if (r == 0)
+		r = json_optional(json_get_bool(c->config, "OpenStdin", &open_stdin, err));
+	if (r == 0)
+		r = json_optional(json_get_bool(c->config, "AttachStdin", &attach_stdin, err));
 	if (r == 0)
 		r = choose_seccomp(c, privileged, &seccomp, err);
 	if (r == 0)
@@ -634,7 +638,9 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add_string(obj, "seccomp", seccomp) < 0 ||
 	    json_add_bool(obj, "privileged", privileged) < 0 ||
 	    json_add_bool(obj, "swapIfCounted", is_swap_default(c)) < 0 ||
-	    json_add_bool(obj, "init", init) < 0 || add_name_service(c, obj) < 0)
+	    json_add_bool(obj, "init", init) < 0 ||
+	    json_add_bool(obj, "interactive", open_stdin || attach_stdin) < 0 ||
+	    add_name_service(c, obj) < 0)
 		return err_oom(err);
 	*ret = TAKE_PTR(obj);
 	return 0;

@@ -397,10 +397,11 @@ int spec_process(const struct task *task, const struct container *c,
 {
 	_cleanup_json_ struct json_object *process = json_object_new_object();
 	struct json_object *args = NULL, *env = NULL, *caps = NULL, *rlimits = NULL;
-	bool privileged = false;
+	bool privileged = false, terminal = false;
 	int r;
 
 	(void)json_get_bool(c->host_config, "Privileged", &privileged, NULL);
+	(void)json_get_bool(c->config, "Tty", &terminal, NULL); /* checked by container_parse() */
 	r = build_args(c, &args, err);
 	if (r < 0)
 		return r;
@@ -422,7 +423,7 @@ int spec_process(const struct task *task, const struct container *c,
 	if (json_add(process, "rlimits", rlimits) < 0 ||
 	    json_add_string(process, "cwd", working_dir(c)) < 0 ||
 	    json_add_bool(process, "noNewPrivileges", no_new_privileges(c)) < 0 ||
-	    json_add_bool(process, "terminal", false) < 0)
+	    json_add_bool(process, "terminal", terminal) < 0)
 		return err_oom(err);
 	*ret = TAKE_PTR(process);
 	return 0;

@@ -275,3 +275,17 @@ def test_an_init_process_reaps_and_forwards_signals(node, busybox):
     assert lines[1] == "0", lines
     node.standin.stop_task(arn)
     assert only(node.standin.wait_task(arn, "STOPPED"))["exitCode"] == 33
+
+
+def test_a_terminal_and_an_open_input_as_the_definition_has_them(node, busybox):
+    definition = task(
+        container(busybox, "tty; echo $TERM; echo err >&2", name="terminal", pseudoTerminal=True),
+        container(busybox, "test -t 0 || echo none; read x; echo ended", name="input", interactive=True, essential=False),
+        container(busybox, "read x; echo at once", name="closed", essential=False),
+    )
+    found = run_to_end(node, definition)
+    lines = wait_log(node, lambda lines: len(lines) == 5)
+    assert sorted(line.rstrip("\r") for line in lines) == ["/dev/pts/0", "at once", "err", "none", "xterm"]
+    codes = {c["name"]: c.get("exitCode") for c in found["containers"]}
+    assert codes["terminal"] == codes["closed"] == 0
+    assert codes["input"] != 0, "it waited for input until it was stopped"
