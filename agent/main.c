@@ -3,6 +3,9 @@
  * capabilities; whatever needs privileges is asked of the launcher. Tasks do not notice when it
  * ends or starts.
  *
+ * "ecs-agent exec" is another program under the same name: an operator's, run as root, which has
+ * nothing to do with the one above.
+ *
  * Exit codes: 0 after SIGTERM; 1 start again; 5 starting again cannot help.
  */
 #include <errno.h>
@@ -12,6 +15,7 @@
 #include <unistd.h>
 
 #include "agent/config/config.h"
+#include "agent/exec_command.h"
 #include "agent/node.h"
 #include "agent/state/state.h"
 #include "lib/confine.h"
@@ -108,10 +112,12 @@ int main(int argc, char **argv)
 	/* libcurl's resolver threads would get heaps of their own, which stay when they have ended.
 	 */
 	(void)mallopt(M_ARENA_MAX, 1);
-	r = options_parse(argc, argv, "ecs-agent [OPTION]...", specs, ARRAY_SIZE(specs), &options,
-	                  &first, &err);
+	r = options_parse(argc, argv, "ecs-agent [OPTION]... [exec ...]", specs, ARRAY_SIZE(specs),
+	                  &options, &first, &err);
 	if (r > 0)
 		return EXIT_SUCCESS;
+	if (r == 0 && first < argc && strcmp(argv[first], "exec") == 0)
+		return exec_command(argc - first, argv + first, &options);
 	if (r == 0 && first < argc)
 		r = err_text(&err, -EINVAL, "unexpected argument '%s'", argv[first]);
 	if (r < 0)
