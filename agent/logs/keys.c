@@ -35,6 +35,7 @@ struct entry {
 	uint64_t not_before; /* monotonic: when to ask again */
 	bool wanted;         /* somebody waits for it */
 	struct backoff backoff;
+	bool unknown;      /* to ecs-metadata, by its last answer */
 	struct err failed; /* why there are no keys */
 };
 
@@ -129,6 +130,7 @@ static void arm(struct log_keys *keys)
 static void entry_failed(struct entry *entry, const struct err *err)
 {
 	entry->seq = 0;
+	entry->unknown = false;
 	entry->not_before = now_usec() + backoff_next(&entry->backoff, random_fraction());
 	entry->failed = *err;
 }
@@ -180,6 +182,7 @@ static void take_answer(struct entry *entry, struct json_object *body)
 	if (r < 0) {
 		aws_keys_unref(fresh);
 		entry_failed(entry, &err);
+		entry->unknown = r == -ENOENT && strcmp(type, "error") == 0;
 		return;
 	}
 	aws_keys_unref(entry->keys);
@@ -364,7 +367,7 @@ int log_keys_get(struct log_keys *keys, const char *id, struct aws_keys **ret, s
 		*ret = entry->keys;
 		return 0;
 	}
-	return err_text(err, -EAGAIN, "credentials %.64s: %s", id,
+	return err_text(err, entry->unknown ? -ENOENT : -EAGAIN, "credentials %.64s: %s", id,
 	                entry->failed.text[0] ? entry->failed.text : "asked for");
 }
 

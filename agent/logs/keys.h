@@ -23,7 +23,8 @@ struct log_keys *log_keys_free(struct log_keys *keys);
 DEFINE_CLEANUP(struct log_keys *, log_keys_free)
 
 /* 0 with *ret borrowed until the next call of any function here, -EAGAIN while they are being asked
- * for (err says what is known of it), -ENOMEM. Keys that have ended are never returned. */
+ * for (err says what is known of it), -ENOENT when the last answer was that there are none of this
+ * id (they are asked for all the same), -ENOMEM. Keys that have ended are never returned. */
 int log_keys_get(struct log_keys *keys, const char *id, struct aws_keys **ret, struct err *err);
 
 /* AWS has refused them: ask again. */

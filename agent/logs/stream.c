@@ -25,6 +25,7 @@
 #include "lib/spool.h"
 
 #define TIMER_ACCURACY_USEC (50 * 1000ull)
+#define WITHOUT_KEYS_USEC   (6 * 3600 * 1000000ull) /* the life of a role's credentials in ECS */
 #define WATCH_GROWTH        (IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF)
 #define WATCH_ALL           (WATCH_GROWTH | IN_MODIFY | IN_CLOSE_WRITE)
 
@@ -403,6 +404,19 @@ static int make_batch(struct log_stream *stream, const struct batch_request *req
 	return 0;
 }
 
+/* Role credentials live in memory: a restart of the host loses them, and those of a task that has
+ * ended are not given again. */
+static bool ended_long_ago(const struct log_stream *stream)
+{
+	const uint64_t second = 1000000;
+	struct stat st;
+	uint64_t now = now_realtime_usec();
+
+	return fstatat(stream->dir_fd, SPOOL_END_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st.st_mtim.tv_sec >= 0 &&
+	       now > (uint64_t)st.st_mtim.tv_sec * second + WITHOUT_KEYS_USEC;
+}
+
 static void run_awslogs(struct log_stream *stream, struct err *err)
 {
 	const struct text *body = NULL;
@@ -411,7 +425,14 @@ static void run_awslogs(struct log_stream *stream, struct err *err)
 	int r;
 
 	r = log_keys_get(stream->env->keys, stream->config->credentials_id, &keys, err);
-	if (r == -EAGAIN) {
+	if (r == -ENOENT && ended_long_ago(stream)) {
+		log_err(&stream->log, 0,
+		        "%s, and the log ended hours ago: what is left of it can be sent by nobody, it is removed",
+		        err->text);
+		finish(stream);
+		return;
+	}
+	if (r == -EAGAIN || r == -ENOENT) {
 		log_debug(&stream->log, "%s", err->text);
 		stream->state = STREAM_WAITING;
 		return;

@@ -387,6 +387,30 @@ def test_keys_are_waited_for(shipper):
     shipper.standin.clear_violations()
 
 
+def test_a_log_that_ended_hours_ago_and_whose_role_is_unknown_is_removed(shipper):
+    """As after a restart of the host, which loses the credentials of roles."""
+    old, young, running = (
+        shipper.stream(name, credentialsId="gone") for name in ("old", "young", "running")
+    )
+    for stream in (old, young, running):
+        stream.lines("one")
+    for stream in (old, young):
+        stream.end()
+    then = time.time() - 7 * 3600
+    os.utime(old.dir / "end", (then, then))
+    shipper.metadata.answers["gone"] = "EAGAIN"
+    shipper.start()
+    wait_for(lambda: "no keys: EAGAIN" in shipper.log(), 30, shipper.log)
+    assert not old.is_gone()  # they may come
+    shipper.metadata.answers["gone"] = "ENOENT"
+    shipper.wait_gone(old)
+    assert not young.is_gone() and not running.is_gone()
+    facts = shipper.standin.facts
+    shipper.metadata.put("gone", facts["accessKeyId"], facts["secretAccessKey"])
+    shipper.wait_messages("young", ["one"])
+    shipper.wait_gone(young)
+
+
 def test_events_that_are_too_old_do_not_stop_the_others(shipper):
     stream = shipper.stream("app")
     now = time.time_ns() // 1000
