@@ -1,6 +1,7 @@
 """What tests on a real host share: images, a registry, and a guest with the package installed."""
 
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -11,6 +12,11 @@ import image  # noqa: E402
 from harness import images  # noqa: E402
 from harness.registry import Registry  # noqa: E402
 from host import Host, packages_to_test  # noqa: E402
+
+
+def pytest_sessionstart():
+    # As with a SIGINT: guests and what else was started are ended.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ sides. The arguments are those of pytest, with files named as in tests/integrati
 import os
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 
@@ -47,4 +48,5 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

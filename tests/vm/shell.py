@@ -1,6 +1,7 @@
 """A shell in a host with the agent running; its stand-in and its registry are there meanwhile."""
 
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -34,4 +35,5 @@ def main(command):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

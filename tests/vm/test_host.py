@@ -10,6 +10,11 @@ wget -q -O - "$ECS_CONTAINER_METADATA_URI_V4/task"; echo
 cat /proc/self/cgroup
 exit 7
 """
+SERVE = """echo it works >/tmp/index.html
+httpd -p 80 -h /tmp
+trap 'exit 42' TERM
+while :; do sleep 0.1; done
+"""
 
 
 def test_the_host_is_up_and_registered(guest):
@@ -25,6 +30,20 @@ def test_a_task_has_credentials_metadata_and_logs_and_reports_its_exit_code(gues
     assert json.loads(credentials)["RoleArn"] == ROLE
     assert json.loads(metadata)["TaskARN"] == stopped["arn"]
     assert cgroup == "0::/"
+
+
+def test_a_task_lives_in_the_cgroup_of_its_service_and_stops_in_order(guest):
+    running = guest.run_task(guest.container(SERVE, portMappings=[{"containerPort": 80, "hostPort": 0}]))
+    cgroup = f"/sys/fs/cgroup/system.slice/ecs-tasks.service/ecstasks-{running['arn'].rsplit('/', 1)[1]}"
+    found = guest.output(f"find {cgroup} -name cgroup.procs | xargs cat").split()
+    assert len(found) >= 2, "the supervisor and at least one process of the container"
+    port = running["containers"][0]["networkBindings"][0]["hostPort"]
+    answer = guest.output(
+        f"curl --silent --show-error --retry 10 --retry-connrefused http://10.0.2.15:{port}/"
+    )
+    assert answer == "it works\n"
+    guest.standin.stop_task(running["arn"])
+    assert guest.wait_task(running["arn"], "STOPPED")["containers"][0]["exitCode"] == 42
 
 
 def test_nothing_of_tasks_is_left_and_no_error_was_logged(guest):
