@@ -186,7 +186,7 @@ class Guest:
         return subprocess.run([*self._ssh(), *terminal, "root@127.0.0.1", *command]).returncode
 
     def put(self, local, remote):
-        """Copy a file, with its mode, or a directory and the files that it and its links lead to."""
+        """Copy a file, with its mode, or a directory with all that is in it."""
         local = pathlib.Path(local)
         remote = pathlib.PurePosixPath(remote)
         if local.is_dir():
@@ -201,7 +201,7 @@ class Guest:
 
     def _put_tree(self, local, remote):
         quoted = shlex.quote(str(remote))
-        tar = subprocess.Popen(["tar", "-C", local, "--dereference", "-c", "."], stdout=subprocess.PIPE)
+        tar = subprocess.Popen(["tar", "-C", local, "-c", "."], stdout=subprocess.PIPE)
         subprocess.run(
             [*self._ssh(), "root@127.0.0.1", f"mkdir -p {quoted} && tar -C {quoted} -x --no-same-owner"],
             stdin=tar.stdout, check=True,

@@ -89,7 +89,7 @@ class Host(Guest):
         port = self.registry.port
         self.write("/etc/systemd/system/registry.socket", PROXY_SOCKET.format(port=port))
         self.write("/etc/systemd/system/registry.service", PROXY_SERVICE.format(host=HOST, port=port))
-        self.run("systemctl daemon-reload && systemctl --quiet enable --now registry.socket")
+        self.run("systemctl --quiet enable --now registry.socket")
 
     def enable(self, timeout=60):
         """Enable and start the agent; returns the container instance once ACS is connected."""

@@ -7,6 +7,7 @@ sides. The arguments are those of pytest, with files named as in tests/integrati
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -26,7 +27,7 @@ def copy(guest, build, programs):
                 if path.is_file() and os.access(path, os.X_OK):
                     target = pathlib.Path(built) / path.relative_to(build)
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    target.symlink_to(path)
+                    shutil.copy(path, target)
         guest.put(built, "/srv/build")
     guest.put(programs, "/srv/programs")
     for name in ("tests", "packaging"):
