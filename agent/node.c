@@ -16,13 +16,16 @@
 #include "agent/ecs/registration.h"
 #include "agent/engine/engine.h"
 #include "agent/engine/rebuild.h"
+#include "agent/watchdog.h"
 #include "lib/aws_credentials.h"
 #include "lib/fd.h"
 #include "lib/http.h"
 #include "lib/imds.h"
 #include "lib/log.h"
+#include "lib/loop.h"
 
-#define ID_FILE_MAX 4096
+#define ID_FILE_MAX    4096
+#define START_MAX_USEC (15 * 60 * 1000000ull) /* until registration begins */
 
 struct node {
 	sd_event *loop;
@@ -42,6 +45,8 @@ struct node {
 	struct poll_endpoint *endpoint;
 	struct acs_session *session;
 	char *boot_id; /* NULL: unknown */
+	struct watchdog *watchdog;
+	uint64_t begun_usec; /* monotonic */
 	struct rebuild *rebuild;
 	struct engine *engine;
 	char images_dir[PATH_MAX];
@@ -311,6 +316,25 @@ static int make_client(struct node *node, struct err *err)
 		&node->client, err);
 }
 
+/* Does it get on, at whatever step it is? */
+static bool is_alive(uint64_t now_usec, char *why, size_t n, void *userdata)
+{
+	const struct node *node = userdata;
+	bool is_stuck;
+
+	if (node->session) {
+		snprintf(why, n, "the session with ACS is stuck");
+		is_stuck = acs_session_is_overdue(node->session);
+	} else if (node->registration) {
+		snprintf(why, n, "registration is stuck");
+		is_stuck = registration_is_overdue(node->registration, now_usec);
+	} else {
+		snprintf(why, n, "the start is stuck");
+		is_stuck = now_usec > node->begun_usec + START_MAX_USEC;
+	}
+	return !is_stuck;
+}
+
 /* 1. The instance metadata. */
 
 static void on_instance(int r, const struct err *err, void *userdata)
@@ -395,7 +419,10 @@ int node_start(sd_event *loop, const struct options *options, const struct confi
 	load_registry_auth(node);
 	node->boot_id = read_id("/proc/sys/kernel/random/boot_id");
 
+	node->begun_usec = now_usec();
 	r = make_clients(node, err);
+	if (r >= 0)
+		r = watchdog_new(loop, is_alive, node, &node->watchdog, err);
 	if (r >= 0)
 		r = instance_lookup_start(node->imds, on_instance, node, &node->lookup, err);
 	if (r < 0)
@@ -408,6 +435,7 @@ struct node *node_free(struct node *node)
 {
 	if (!node)
 		return NULL;
+	watchdog_free(node->watchdog);
 	if (node->engine)
 		engine_set_session(node->engine, NULL);
 	acs_session_free(node->session);

@@ -138,6 +138,10 @@ int acs_stop_candidates(struct acs_session *session, const char *message_id,
 bool acs_session_is_connected(const struct acs_session *session);
 uint64_t acs_session_last_received_usec(const struct acs_session *session);
 
+/* Is the session stuck: neither a frame nor an attempt to reconnect within the time that it sets
+ * itself? Not while ECS is away. */
+bool acs_session_is_overdue(const struct acs_session *session);
+
 struct acs_statistics {
 	uint64_t connects;
 	uint64_t received;    /* frames */

@@ -14,6 +14,10 @@
 #define CLOSE_TIMEOUT_USEC (10 * SEC)
 #define INACTIVE_USEC      (60 * MINUTE)
 #define SHORT_LIVED_USEC   SEC
+#define LATE_USEC          MINUTE /* a deadline's event comes within this after it */
+#define ATTEMPT_USEC                                                                               \
+	(5 * MINUTE) /* over DiscoverPollEndpoint's two minutes, and one each                      \
+	                for keys and for a handshake */
 
 static uint64_t at_random(const struct acs_machine *machine, uint64_t usec)
 {
@@ -126,6 +130,7 @@ void acs_machine_init(struct acs_machine *machine, double (*random)(void), uint6
 	};
 	stop_clocks(machine);
 	machine->due_usec = now_usec;
+	machine->entered_usec = now_usec;
 }
 
 enum acs_action acs_machine_apply(struct acs_machine *machine, enum acs_event event,
@@ -136,6 +141,8 @@ enum acs_action acs_machine_apply(struct acs_machine *machine, enum acs_event ev
 
 		if (transition->state != machine->state || transition->event != event)
 			continue;
+		if (machine->state != transition->next)
+			machine->entered_usec = now_usec;
 		machine->state = transition->next;
 		if (transition->enter)
 			transition->enter(machine, now_usec);
@@ -170,6 +177,16 @@ bool acs_machine_passed(const struct acs_machine *machine, uint64_t now_usec, en
 	else
 		return false;
 	return true;
+}
+
+bool acs_machine_is_overdue(const struct acs_machine *machine, uint64_t now_usec)
+{
+	uint64_t deadline = acs_machine_deadline(machine);
+
+	if (machine->state == ACS_DISCOVERING || machine->state == ACS_CONNECTING)
+		return now_usec > machine->entered_usec + ATTEMPT_USEC;
+	/* In every other state some clock runs. */
+	return deadline == ACS_NEVER || now_usec > deadline + LATE_USEC;
 }
 
 bool acs_close_is_orderly(unsigned code)

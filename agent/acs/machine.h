@@ -51,7 +51,8 @@ struct acs_machine {
 	uint64_t silent_usec;
 	uint64_t expired_usec;
 	uint64_t stable_usec;
-	uint64_t opened_usec; /* when the connection came up */
+	uint64_t opened_usec;  /* when the connection came up */
+	uint64_t entered_usec; /* when this state was */
 };
 
 /* Starts in ACS_WAITING and due at once. */
@@ -64,6 +65,13 @@ enum acs_action acs_machine_apply(struct acs_machine *machine, enum acs_event ev
 /* The earliest deadline, and the event of one that has passed (false: none). */
 uint64_t acs_machine_deadline(const struct acs_machine *machine);
 bool acs_machine_passed(const struct acs_machine *machine, uint64_t now_usec, enum acs_event *ret);
+
+/*
+ * Has something that was to happen by now not happened? A deadline that passed a while ago, or a
+ * look-up or an attempt to connect that goes on for longer than their own time limits allow. Never
+ * while the session is what it should be, however long ECS is away.
+ */
+bool acs_machine_is_overdue(const struct acs_machine *machine, uint64_t now_usec);
 
 /* Close codes after which the service wants a new connection at once: 1000, 1001, 1006, 1011. */
 bool acs_close_is_orderly(unsigned code);

@@ -344,6 +344,11 @@ uint64_t acs_session_last_received_usec(const struct acs_session *session)
 	return session->last_received_usec;
 }
 
+bool acs_session_is_overdue(const struct acs_session *session)
+{
+	return acs_machine_is_overdue(&session->machine, now_usec());
+}
+
 void acs_session_statistics(const struct acs_session *session, struct acs_statistics *ret)
 {
 	*ret = session->statistics;

@@ -17,6 +17,8 @@
 #include "lib/loop.h"
 
 #define RETRY_FOR_USEC (3600 * 1000000ULL)
+#define ATTEMPT_USEC   (10 * 60 * 1000000ULL) /* one call with its own retries */
+#define LATE_USEC      (60 * 1000000ULL)
 #define EXIT_AGAIN     1
 #define EXIT_TERMINAL  5
 
@@ -30,6 +32,7 @@ struct registration {
 	sd_event_source *wait;
 	struct backoff backoff;
 	uint64_t give_up_usec;
+	uint64_t expected_usec; /* when the next attempt or answer is to come */
 	bool cluster_was_created;
 	int exit_code;
 	char *arn;
@@ -59,6 +62,7 @@ static int start_call(struct registration *registration, const char *operation,
                       struct json_object *body, ecs_done_fn done, struct err *err)
 {
 	registration->call = ecs_call_free(registration->call);
+	registration->expected_usec = now_usec() + ATTEMPT_USEC;
 	return ecs_call_start(registration->client, operation, body, done, registration,
 	                      &registration->call, err);
 }
@@ -93,6 +97,7 @@ static void register_later(struct registration *registration, int r, const struc
 	}
 	log_warning(NULL, 0, "registration failed, trying again in %llu s: %s",
 	            (unsigned long long)(wait_usec / 1000000), err->text);
+	registration->expected_usec = now_usec() + wait_usec + LATE_USEC;
 	(void)sd_event_source_set_time(registration->wait, now_usec() + wait_usec);
 	(void)sd_event_source_set_enabled(registration->wait, SD_EVENT_ONESHOT);
 }
@@ -175,6 +180,23 @@ static int take_answer(struct registration *registration, struct err *err)
 	return 0;
 }
 
+/* What an administrator puts right in IAM, or a clock in time: not for good. An instance profile
+ * takes a while to be known everywhere after it was attached. */
+static bool can_heal(const struct aws_error *error)
+{
+	static const char *const codes[] = {
+		"AccessDeniedException",        "UnrecognizedClientException",
+		"InvalidSignatureException",    "SignatureDoesNotMatch",
+		"InvalidClientTokenId",         "MissingAuthenticationTokenException",
+		"IncompleteSignatureException",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+		if (strcmp(error->code, codes[i]) == 0)
+			return true;
+	return false;
+}
+
 static void refused(struct registration *registration, int r, const struct err *err)
 {
 	const struct aws_error *error = ecs_call_error(registration->call);
@@ -191,7 +213,7 @@ static void refused(struct registration *registration, int r, const struct err *
 		register_later(registration, r, err);
 		break;
 	default:
-		failed(registration, r, err, EXIT_TERMINAL);
+		failed(registration, r, err, can_heal(error) ? EXIT_AGAIN : EXIT_TERMINAL);
 		break;
 	}
 }
@@ -252,6 +274,7 @@ int registration_start(const struct registration_options *options, registration_
 	registration->done = done;
 	registration->userdata = userdata;
 	registration->give_up_usec = now_usec() + RETRY_FOR_USEC;
+	registration->expected_usec = now_usec() + LATE_USEC;
 	registration->backoff = (struct backoff){
 		.min_usec = 3000000, .max_usec = 192000000, .multiple = 2, .jitter = 0.2};
 	r = make_body(registration, options, err);
@@ -272,6 +295,11 @@ const char *registration_arn(const struct registration *registration)
 const char *registration_availability_zone(const struct registration *registration)
 {
 	return registration->availability_zone;
+}
+
+bool registration_is_overdue(const struct registration *registration, uint64_t now_usec)
+{
+	return now_usec > registration->expected_usec;
 }
 
 int registration_exit_code(const struct registration *registration)

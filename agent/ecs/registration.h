@@ -33,5 +33,9 @@ DEFINE_CLEANUP(struct registration *, registration_free)
 const char *registration_arn(const struct registration *registration);
 const char *registration_availability_zone(const struct registration *registration); /* or NULL */
 
+/* While it goes on: has it neither made an attempt nor got an answer within the time for that? Not
+ * while it waits to try again. */
+bool registration_is_overdue(const struct registration *registration, uint64_t now_usec);
+
 /* After a failure: 5 when starting again cannot help (the service manager must not), else 1. */
 int registration_exit_code(const struct registration *registration);

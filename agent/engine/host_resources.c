@@ -107,7 +107,7 @@ int host_capacity_read(uint64_t reserved_memory_mib, struct host_capacity *ret, 
 	if (sscanf(text, "MemTotal: %" SCNu64, &total_kib) != 1)
 		return err_text(err, -EBADMSG, "/proc/meminfo has no MemTotal");
 	if (reserved_memory_mib > total_kib / 1024)
-		return err_text(err, -EINVAL,
+		return err_text(err, -ERANGE,
 		                "ECS_RESERVED_MEMORY is %" PRIu64 " MiB, and the host has %" PRIu64
 		                " MiB",
 		                reserved_memory_mib, total_kib / 1024);

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 
 import pytest
@@ -220,3 +222,63 @@ def test_a_full_disk_stops_nothing_for_good(busybox):
                 lambda: all(left.startswith(own) for left in node.leftovers()), 30,
                 lambda: f"left: {node.leftovers()}",
             )  # fmt: skip
+
+
+def test_the_watchdog_is_fed_while_ecs_is_there_and_while_it_is_away(tmp_path):
+    """As systemd would set it up; a stopped agent feeds nothing."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, Node(start=False) as node:
+        manager.bind(str(path))
+        tmp_path.chmod(0o755)
+        for parent in tmp_path.parents[:3]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+        path.chmod(0o777)
+        manager.settimeout(20)
+        environment = node.environment
+        node.environment = lambda daemon: environment(daemon) | (
+            {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"} if daemon == "agent" else {}
+        )
+
+        def fed(times):
+            while times > 0:
+                times -= manager.recv(4096).decode().split("\n").count("WATCHDOG=1")
+
+        def drain():
+            manager.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while manager.recv(4096):
+                    pass
+            manager.settimeout(20)
+
+        node.start()
+        fed(10)
+        node.standin.fault("acs", "reset", "connect")
+        node.standin.kill_acs(code=4000)
+        wait_for(lambda: not node.standin.instance()["acsConnected"], 20, "ACS stays connected")
+        drain()
+        fed(10)
+        os.kill(node.pid("agent"), signal.SIGSTOP)
+        drain()
+        manager.settimeout(2)
+        with pytest.raises(TimeoutError):
+            fed(1)
+        os.kill(node.pid("agent"), signal.SIGCONT)
+        fed(1)
+
+
+def test_more_memory_reserved_than_there_is_ends_the_agent_for_good():
+    total = int(next(x for x in pathlib.Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in x).split()[1])
+    if total // 1024 >= 65535:
+        pytest.skip("this host has more memory than ECS_RESERVED_MEMORY can say")
+    with Node({"ECS_RESERVED_MEMORY": "65535"}, start=False) as node:
+        node.start(wait=False)
+        assert node.processes.pop("agent").wait(timeout=30) == 5
+        assert "ECS_RESERVED_MEMORY" in node.log_path("agent").read_text()
+
+
+@pytest.mark.parametrize("error, code", [("AccessDeniedException", 1), ("InvalidParameterException", 5)])
+def test_a_refused_registration_is_tried_again_by_the_service_manager_where_that_can_help(error, code):
+    with Node(start=False) as node:
+        node.standin.fault("ecs", "status", "RegisterContainerInstance", status=400, error=error)
+        node.start(wait=False)
+        assert node.processes.pop("agent").wait(timeout=30) == code

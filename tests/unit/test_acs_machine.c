@@ -227,6 +227,57 @@ static void test_every_state_but_those_of_an_operation_has_a_deadline(void **sta
 		}
 }
 
+static void test_session_is_overdue_only_when_something_that_must_come_does_not(void **state)
+{
+	struct acs_machine machine;
+	uint64_t now = START;
+
+	(void)state;
+	fixed_random = 0.5;
+	connect_at_start(&machine);
+	acs_machine_apply(&machine, ACS_EVENT_STABLE, now + 2 * MINUTE);
+	for (int i = 0; i < 30; i++) { /* heartbeats */
+		now += 50 * SEC;
+		acs_machine_apply(&machine, ACS_EVENT_RECEIVED, now);
+		assert_false(acs_machine_is_overdue(&machine, now + MINUTE));
+	}
+	/* Silence is noticed at a minute and a half: if not, the timer is broken. */
+	assert_false(acs_machine_is_overdue(&machine, now + 2 * MINUTE));
+	assert_true(acs_machine_is_overdue(&machine, now + 3 * MINUTE));
+
+	/* ECS is away for a day: every attempt ends, and another follows. */
+	acs_machine_apply(&machine, ACS_EVENT_SILENT, now);
+	while (now < START + 24 * HOUR) {
+		enum acs_event event;
+
+		assert_false(acs_machine_is_overdue(&machine, acs_machine_deadline(&machine)));
+		now = acs_machine_deadline(&machine);
+		assert_true(acs_machine_passed(&machine, now, &event));
+		acs_machine_apply(&machine, event, now);
+		assert_false(acs_machine_is_overdue(&machine, now + 3 * MINUTE));
+		now += 3 * MINUTE;
+		acs_machine_apply(&machine, ACS_EVENT_FOUND, now);
+		now += MINUTE;
+		acs_machine_apply(&machine, ACS_EVENT_FAILED, now);
+		assert_false(acs_machine_is_overdue(&machine, now));
+	}
+
+	/* The hour after InactiveInstanceException. */
+	acs_machine_apply(&machine, ACS_EVENT_DUE, now);
+	acs_machine_apply(&machine, ACS_EVENT_INACTIVE, now);
+	assert_false(acs_machine_is_overdue(&machine, now + HOUR));
+	assert_true(acs_machine_is_overdue(&machine, now + HOUR + 2 * MINUTE));
+
+	/* An attempt whose end nobody reports, in both of its states. */
+	now += HOUR;
+	acs_machine_apply(&machine, ACS_EVENT_DUE, now);
+	assert_int_equal(machine.state, ACS_DISCOVERING);
+	assert_true(acs_machine_is_overdue(&machine, now + 6 * MINUTE));
+	acs_machine_apply(&machine, ACS_EVENT_FOUND, now + 4 * MINUTE);
+	assert_false(acs_machine_is_overdue(&machine, now + 6 * MINUTE));
+	assert_true(acs_machine_is_overdue(&machine, now + 10 * MINUTE));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -238,6 +289,8 @@ int main(void)
 		cmocka_unit_test(test_old_connection_is_closed_and_replaced_even_without_an_answer),
 		cmocka_unit_test(test_backoff_starts_again_once_a_connection_was_stable),
 		cmocka_unit_test(test_inactive_instance_waits_an_hour),
+		cmocka_unit_test(
+			test_session_is_overdue_only_when_something_that_must_come_does_not),
 		cmocka_unit_test(test_every_state_but_those_of_an_operation_has_a_deadline),
 	};
 
