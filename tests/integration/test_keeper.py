@@ -18,7 +18,6 @@ from users import ensure_users
 
 pytestmark = needs_root
 CGROUPS = Path("/sys/fs/cgroup")
-CGROUP2 = 0x63677270
 
 # A supervisor in miniature: takes a moment to end after SIGTERM, and says that it was in order.
 SUPERVISOR = """
@@ -34,23 +33,33 @@ while True:
 """
 
 
-def tree():
+def mounts():
+    """Mount points and file systems."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {Path(line.split()[4]): line.split(" - ")[1].split()[0] for line in lines}
+
+
+def trees():
     """Where systemd keeps the hierarchy of services: cgroup2 alone or beside v1, else name=systemd."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, kind = line.split()[4], line.split(" - ")[1].split()[0]
-        if kind == "cgroup2" and mount in (str(CGROUPS), str(CGROUPS / "unified")):
-            return Path(mount)
-    return CGROUPS / "systemd"
+    found = [top for top in (CGROUPS, CGROUPS / "unified") if mounts().get(top) == "cgroup2"]
+    if mounts().get(CGROUPS / "systemd") == "cgroup":
+        found.append(CGROUPS / "systemd")
+    return found
+
+
+# To a program it is as if the hierarchies before the one in question were not mounted.
+ALONE = 'for other; do case $other in //) shift; exec "$@";; *) umount "$other"; shift;; esac; done'
 
 
 class Service:
     """A cgroup and a runtime directory as ecs-tasks.service gives them to the keeper."""
 
-    def __init__(self):
+    def __init__(self, tree):
+        self.tree = tree
         self.program = program("ecs-keeper")
         self.name = f"ecs-test-{uuid.uuid4().hex[:8]}"
         self.parent = f"{self.name}/tasks.service"
-        self.cgroup = tree() / self.parent
+        self.cgroup = tree / self.parent
         self.cgroup.mkdir(parents=True)
         self.dir = Path(tempfile.mkdtemp(prefix="ecsk-"))
         self.run = self.dir / "run"
@@ -65,7 +74,9 @@ class Service:
         return process
 
     def keeper(self, *arguments, cgroup=None, **options):
-        return self.start([self.program, "--runtime-dir", str(self.run), *arguments], cgroup,
+        others = trees()[: trees().index(self.tree)]
+        alone = ["unshare", "--mount", "/bin/sh", "-ec", ALONE, "sh", *others, "//"] if others else []
+        return self.start([*alone, self.program, "--runtime-dir", str(self.run), *arguments], cgroup,
                           stderr=subprocess.PIPE, **options)
 
     def supervisor(self, name):
@@ -81,7 +92,7 @@ class Service:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait(10)
-        top = tree() / self.name
+        top = self.tree / self.name
         for _ in range(100):
             with contextlib.suppress(OSError):
                 for directory, _, _ in os.walk(top, topdown=False):
@@ -89,15 +100,15 @@ class Service:
                 break
 
 
-@pytest.fixture
-def service():
-    service = Service()
+@pytest.fixture(params=trees(), ids=str)
+def service(request):
+    service = Service(request.param)
     yield service
     service.clean()
 
 
-def own_cgroup(pid):
-    key = "name=systemd" if tree().name == "systemd" else ""
+def own_cgroup(service, pid):
+    key = "name=systemd" if service.tree.name == "systemd" else ""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         if names == key:
@@ -113,7 +124,7 @@ def test_it_goes_into_a_leaf_and_says_where_tasks_belong(service):
         (service.run / "stopping").touch()
         keeper = service.keeper(env=os.environ | {"NOTIFY_SOCKET": str(service.dir / "notify")})
         assert manager.recv(100) == b"READY=1"
-    assert own_cgroup(keeper.pid) == f"/{service.parent}/keeper"
+    assert own_cgroup(service, keeper.pid) == f"/{service.parent}/keeper"
     assert (service.cgroup / "cgroup.procs").read_text() == ""
     assert (service.run / "cgroup").read_text() == f"{service.parent}\n"
     assert not (service.run / "stopping").exists()
@@ -121,7 +132,7 @@ def test_it_goes_into_a_leaf_and_says_where_tasks_belong(service):
     assert keeper.wait(10) == 0
     # Another one, beside what the first has left.
     again = service.keeper()
-    wait_for(lambda: own_cgroup(again.pid).endswith("/keeper"))
+    wait_for(lambda: own_cgroup(service, again.pid).endswith("/keeper"))
 
 
 def test_stop_ends_every_supervisor_and_waits(service):
@@ -152,11 +163,11 @@ def test_stop_without_tasks_ends_at_once(service):
 
 
 def test_outside_of_a_service_it_says_so(service):
-    keeper = service.keeper(cgroup=tree())
+    keeper = service.keeper(cgroup=service.tree)
     _, log = keeper.communicate(timeout=30)
     assert keeper.returncode == 1
     assert "is in the root cgroup" in log
-    assert not (tree() / "keeper").exists(), "nothing may be moved there"
+    assert not (service.tree / "keeper").exists(), "nothing may be moved there"
     assert not (service.run / "cgroup").exists()
 
 
