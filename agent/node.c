@@ -14,18 +14,23 @@
 #include "agent/ecs/instance.h"
 #include "agent/ecs/poll_endpoint.h"
 #include "agent/ecs/registration.h"
+#include "agent/engine/discard.h"
 #include "agent/engine/engine.h"
 #include "agent/engine/rebuild.h"
+#include "agent/identity.h"
 #include "agent/watchdog.h"
 #include "lib/aws_credentials.h"
+#include "lib/backoff.h"
 #include "lib/fd.h"
 #include "lib/http.h"
 #include "lib/imds.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 
-#define ID_FILE_MAX    4096
-#define START_MAX_USEC (15 * 60 * 1000000ull) /* until registration begins */
+#define ID_FILE_MAX 4096
+/* How long a host that was an EC2 instance when its state was written waits to be told which. */
+#define IDENTITY_WAIT_USEC (5 * 60 * 1000000ull)
+#define START_MAX_USEC     (15 * 60 * 1000000ull) /* until registration begins */
 
 struct node {
 	sd_event *loop;
@@ -44,7 +49,11 @@ struct node {
 	struct registration *registration;
 	struct poll_endpoint *endpoint;
 	struct acs_session *session;
-	char *boot_id; /* NULL: unknown */
+	char *boot_id;    /* NULL: unknown */
+	char *machine_id; /* the same */
+	struct backoff lookup_backoff;
+	sd_event_source *lookup_again;
+	struct discard *discard;
 	struct watchdog *watchdog;
 	uint64_t begun_usec; /* monotonic */
 	struct rebuild *rebuild;
@@ -120,6 +129,8 @@ static int save_registration(struct node *node, const char *arn)
 		r = state_set(node->state, "agent-version", PACKAGE_VERSION);
 	if (r >= 0 && instance->instance_id)
 		r = state_set(node->state, "ec2-instance-id", instance->instance_id);
+	if (r >= 0 && node->machine_id)
+		r = state_set(node->state, "machine-id", node->machine_id);
 	return r;
 }
 
@@ -254,6 +265,7 @@ static int start_rebuild(struct node *node, struct err *err)
 		.runtime_dir = node->options->runtime_dir,
 		.cluster = node->config->cluster,
 		.instance_id = instance_lookup_result(node->lookup)->instance_id,
+		.machine_id = node->machine_id,
 	};
 
 	return rebuild_start(&options, on_rebuilt, node, &node->rebuild, err);
@@ -278,22 +290,46 @@ static int check_cluster(struct node *node, struct err *err)
 	return 0;
 }
 
-/* State that came with an image of another instance must not be taken for this one's. */
-static int check_instance(struct node *node, struct err *err)
+/* State that came with an image of another host must not be taken for this one's. */
+static int compare_identity(struct node *node, enum identity_match *ret, struct err *err)
 {
 	const struct instance *instance = instance_lookup_result(node->lookup);
-	_cleanup_free_ char *saved = NULL;
+	const struct identity now = {instance->instance_id, node->machine_id};
+	_cleanup_free_ char *instance_id = NULL, *machine_id = NULL, *boot_id = NULL;
+	struct identity saved;
 	int r;
 
-	r = state_get(node->state, "ec2-instance-id", &saved, err);
-	if (r < 0 || !saved || !instance->instance_id)
+	r = state_get(node->state, "ec2-instance-id", &instance_id, err);
+	if (r >= 0)
+		r = state_get(node->state, "machine-id", &machine_id, err);
+	if (r >= 0)
+		r = state_get(node->state, "boot-id", &boot_id, err);
+	if (r < 0)
 		return r;
-	if (strcmp(saved, instance->instance_id) == 0)
+	saved = (struct identity){instance_id, machine_id};
+	*ret = identity_compare(&saved, &now);
+	/* The host cannot have changed since it was started. */
+	if (*ret == IDENTITY_UNSURE && boot_id && node->boot_id &&
+	    strcmp(boot_id, node->boot_id) == 0)
+		*ret = IDENTITY_SAME;
+	if (*ret == IDENTITY_OTHER)
+		log_warning(&node->log, 0,
+		            "state is of %s, and this host is %s: registering as a new instance",
+		            instance_id ? instance_id : "another machine",
+		            now.instance_id ? now.instance_id : "a machine of its own");
+	if (*ret != IDENTITY_UNSURE || now_usec() < node->begun_usec + IDENTITY_WAIT_USEC)
 		return 0;
+
+	if (!machine_id || !node->machine_id)
+		return err_text(err, -ENODATA,
+		                "state is of instance %s, and neither the instance metadata nor a "
+		                "machine id says whether this host is it",
+		                instance_id);
 	log_warning(&node->log, 0,
-	            "state is of instance %s, and this one is %s: registering as a new instance",
-	            saved, instance->instance_id);
-	return state_reset(node->state, err);
+	            "the instance metadata is silent: taken for instance %s by the machine id",
+	            instance_id);
+	*ret = IDENTITY_SAME;
+	return 0;
 }
 
 static int make_client(struct node *node, struct err *err)
@@ -335,24 +371,80 @@ static bool is_alive(uint64_t now_usec, char *why, size_t n, void *userdata)
 	return !is_stuck;
 }
 
+static int use_client(struct node *node, struct err *err)
+{
+	int r;
+
+	r = make_client(node, err);
+	if (r < 0)
+		return r;
+	if (state_is_incomplete(node->state))
+		return start_rebuild(node, err);
+	use_state(node);
+	return 0;
+}
+
+static void on_discarded(void *userdata)
+{
+	struct node *node = userdata;
+	struct err failure = {0};
+	int r;
+
+	node->discard = discard_free(node->discard);
+	r = state_reset(node->state, &failure);
+	if (r >= 0)
+		r = use_client(node, &failure);
+	if (r < 0)
+		fail(node, start_exit_code(r), "start", &failure);
+}
+
 /* 1. The instance metadata. */
+
+static void on_instance(int r, const struct err *err, void *userdata);
+
+static int on_lookup_again(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct node *node = userdata;
+	struct err failure = {0};
+
+	(void)source;
+	(void)usec;
+	node->lookup_again = sd_event_source_disable_unref(node->lookup_again);
+	node->lookup = instance_lookup_free(node->lookup);
+	if (instance_lookup_start(node->imds, on_instance, node, &node->lookup, &failure) < 0)
+		fail(node, EXIT_FAILURE, "start", &failure);
+	return 0;
+}
+
+/* No task runs: it is not the boot that the state is of. */
+static int look_again_later(struct node *node, struct err *err)
+{
+	uint64_t wait = backoff_next(&node->lookup_backoff, random_fraction());
+	int r;
+
+	log_warning(&node->log, 0,
+	            "waiting for the instance metadata to say whether this is still the instance "
+	            "that the state is of");
+	r = loop_add_timer(node->loop, wait, wait / 10, on_lookup_again, node, &node->lookup_again);
+	return r < 0 ? err_set(err, r, "wait for the instance metadata") : 0;
+}
 
 static void on_instance(int r, const struct err *err, void *userdata)
 {
+	enum identity_match match = IDENTITY_SAME;
 	struct node *node = userdata;
 	struct err failure = {0};
 
 	if (r < 0)
 		log_warning(&node->log, 0, "instance metadata: %s", err->text);
-	r = make_client(node, &failure);
-	if (r >= 0)
-		r = check_instance(node, &failure);
-	if (r >= 0 && !state_is_incomplete(node->state)) {
-		use_state(node);
-		return;
-	}
-	if (r >= 0)
-		r = start_rebuild(node, &failure);
+	r = compare_identity(node, &match, &failure);
+	if (r >= 0 && match == IDENTITY_OTHER)
+		r = discard_start(node->loop, node->options->runtime_dir, node->state, on_discarded,
+		                  node, &node->discard, &failure);
+	else if (r >= 0 && match == IDENTITY_UNSURE)
+		r = look_again_later(node, &failure);
+	else if (r >= 0)
+		r = use_client(node, &failure);
 	if (r < 0)
 		fail(node, start_exit_code(r), "start", &failure);
 }
@@ -418,6 +510,9 @@ int node_start(sd_event *loop, const struct options *options, const struct confi
 	node->log = (struct log_ctx){.field = "ECS_CLUSTER", .value = config->cluster};
 	load_registry_auth(node);
 	node->boot_id = read_id("/proc/sys/kernel/random/boot_id");
+	node->machine_id = identity_read_machine_id("/etc/machine-id", "/etc");
+	node->lookup_backoff = (struct backoff){
+		.min_usec = 1000000, .max_usec = 30000000, .multiple = 2, .jitter = 0.2};
 
 	node->begun_usec = now_usec();
 	r = make_clients(node, err);
@@ -444,6 +539,8 @@ struct node *node_free(struct node *node)
 	if (node->credentials)
 		aws_credentials_watch(node->credentials, NULL, NULL);
 	rebuild_free(node->rebuild);
+	discard_free(node->discard);
+	sd_event_source_disable_unref(node->lookup_again);
 	engine_free(node->engine);
 	ecs_client_free(node->client);
 	instance_lookup_free(node->lookup);
@@ -452,6 +549,7 @@ struct node *node_free(struct node *node)
 	http_client_free(node->http);
 	registry_auth_free(node->registry_auth);
 	free(node->boot_id);
+	free(node->machine_id);
 	sd_event_unref(node->loop);
 	free(node);
 	return NULL;

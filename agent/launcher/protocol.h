@@ -8,17 +8,19 @@
  *     network\n             start ecs-network
  *     reap <task id>\n      remove what a dead supervisor left (ecs-task --reap): cgroups,
  *                           overlay directories, runtime files; safe to repeat
+ *     discard <task id>\n   the same, and its log spool: of a task of another host, whose state
+ *                           came here with a copy of the disk (ecs-task --discard)
  *
  * and from the byte after the newline on speaks with the program that was started, which has the
  * connection as descriptor 3 (lib/ipc messages). A refusal is one lib/ipc error message
- * ("type":"error","message":...), then the connection is closed. For "reap" the program answers
- * {"type":"reaped"} or an error. While the service that owns all tasks is being stopped, "task" is
+ * ("type":"error","message":...), then the connection is closed. For "reap" and "discard" the
+ * program answers {"type":"reaped"} or an error. While the service that owns all tasks is being stopped, "task" is
  * refused with code ESHUTDOWN (agent/launcher/parent.h).
  *
  * A task id is 1 to 64 letters, digits and '-', and does not start with '-'.
  *
  * The programs stand beside ecs-launcher and are started as
- *     ecs-task [--reap] --config F --state-dir D --runtime-dir D --cgroup-parent P -- <task id>
+ *     ecs-task [--reap | --discard] --config F --state-dir D --runtime-dir D --cgroup-parent P -- <task id>
  *     ecs-image --serve --config F --state-dir D --runtime-dir D
  *     ecs-network --config F --state-dir D --runtime-dir D
  * from a sealed copy in memory, as root, leading a session of their own, in "/", with umask 022,

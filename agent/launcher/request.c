@@ -9,10 +9,9 @@ static const struct {
 	const char *name;
 	bool has_task_id;
 } verbs[_LAUNCHER_VERB_MAX] = {
-	[LAUNCHER_VERB_TASK] = {"task", true},
-	[LAUNCHER_VERB_IMAGE] = {"image", false},
-	[LAUNCHER_VERB_NETWORK] = {"network", false},
-	[LAUNCHER_VERB_REAP] = {"reap", true},
+	[LAUNCHER_VERB_TASK] = {"task", true},        [LAUNCHER_VERB_IMAGE] = {"image", false},
+	[LAUNCHER_VERB_NETWORK] = {"network", false}, [LAUNCHER_VERB_REAP] = {"reap", true},
+	[LAUNCHER_VERB_DISCARD] = {"discard", true},
 };
 
 const char *launcher_verb_to_string(enum launcher_verb verb)
@@ -56,9 +55,10 @@ int launcher_request_parse(const char *line, size_t len, struct launcher_request
 	int verb = find_verb(line, verb_len);
 
 	if (verb < 0)
-		return err_text(err, -EINVAL,
-		                "unknown request \"%.*s\", expected task, image, network or reap",
-		                (int)(verb_len < 32 ? verb_len : 32), line);
+		return err_text(
+			err, -EINVAL,
+			"unknown request \"%.*s\", expected task, image, network, reap or discard",
+			(int)(verb_len < 32 ? verb_len : 32), line);
 	if (!verbs[verb].has_task_id && blank)
 		return err_text(err, -EINVAL, "request \"%s\" takes no argument", verbs[verb].name);
 	if (verbs[verb].has_task_id && !is_task_id(id, id_len))

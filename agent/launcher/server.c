@@ -160,6 +160,8 @@ static int set_arguments(const struct server_config *config, const struct connec
 	start->argv[n++] = (char *)start->program->name;
 	if (c->request.verb == LAUNCHER_VERB_REAP)
 		start->argv[n++] = (char *)"--reap";
+	if (c->request.verb == LAUNCHER_VERB_DISCARD)
+		start->argv[n++] = (char *)"--discard";
 	if (c->request.verb == LAUNCHER_VERB_IMAGE) /* also the operator's command: told apart */
 		start->argv[n++] = (char *)"--serve";
 	start->argv[n++] = (char *)"--config";

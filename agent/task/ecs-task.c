@@ -166,11 +166,12 @@ static void answer_reap(int r, const struct err *err)
 int main(int argc, char **argv)
 {
 	const char *cgroup_parent = "ecs";
-	bool reap = false;
+	bool reap = false, discard = false;
 	const struct option_spec specs[] = {
 		{"cgroup-parent", "NAME", "cgroup below which tasks live (ecs)", NULL,
 	         &cgroup_parent},
 		{"reap", NULL, "remove what a dead supervisor of the task left", &reap, NULL},
+		{"discard", NULL, "the same, with output that is not shipped yet", &discard, NULL},
 	};
 	struct options options;
 	struct err err = {};
@@ -193,8 +194,9 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 
-	if (reap) {
-		r = reap_task(&options, cgroup_parent, argv[first], &err);
+	if (reap || discard) {
+		r = (discard ? discard_task : reap_task)(&options, cgroup_parent, argv[first],
+		                                         &err);
 		answer_reap(r, &err);
 	} else {
 		r = run_supervisor(&options, cgroup_parent, argv[first], argv, &err);

@@ -74,3 +74,13 @@ int reap_task(const struct options *options, const char *cgroup_parent, const ch
 	r = remove_below(options->runtime_dir, "tasks", task_id, result < 0 ? NULL : err);
 	return result < 0 ? result : r;
 }
+
+int discard_task(const struct options *options, const char *cgroup_parent, const char *task_id,
+                 struct err *err)
+{
+	int result, r;
+
+	result = remove_below(options->state_dir, "spool", task_id, err);
+	r = reap_task(options, cgroup_parent, task_id, result < 0 ? NULL : err);
+	return result < 0 ? result : r;
+}

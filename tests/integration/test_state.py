@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 from controlplane.client import wait_for
+from harness.node import Node
 from harness.taskdef import container, task
 
 
@@ -271,9 +272,101 @@ def test_a_restart_of_the_host(node, busybox, orderly):
     assert node.standin.wait_task(again, "STOPPED")["containers"][0]["exitCode"] == 5
 
 
-def test_records_go_after_the_cleanup_time_and_hold_no_secret(busybox):
-    from harness.node import Node
+def clone(node, other):
+    """Stop the node where it stands, and give another its disk."""
+    for daemon in list(node.processes):
+        node.kill(daemon)
+    node.kill_tasks()
+    node._remove_network()
+    node._remove_cgroups()
+    shutil.rmtree(other.state, ignore_errors=True)
+    shutil.copytree(node.state, other.state, symlinks=True)
+    for path in [node.state, *node.state.rglob("*")]:
+        st = path.lstat()
+        copy = other.state / path.relative_to(node.state)
+        os.chown(copy, st.st_uid, st.st_gid, follow_symlinks=False)
+    change(other, "UPDATE instance SET value='another boot' WHERE key='boot-id'")
 
+
+def test_a_copy_of_a_node_registers_anew_and_says_nothing_for_the_other(node, busybox):
+    """Tasks, unsent events and unshipped logs in the state belong to the host it was copied from."""
+    stop = "trap 'exit 42' TERM; echo secret line; while :; do usleep 50000; done"
+    arns = [node.standin.run_task(task(container(busybox, stop))) for _ in range(2)]
+    for arn in arns:
+        node.standin.wait_task(arn, "RUNNING")
+    wait_for(lambda: node.logs("g").count("secret line") == 2, 30, "no line arrived")
+    # From here on nothing gets out: what is in the state is unsent.
+    node.kill("logs")
+    node.standin.fault("ecs", "status", "SubmitTaskStateChange", status=503)
+    ended = node.standin.run_task(task(container(busybox, "echo unshipped; exit 3")))
+
+    def events():
+        with sqlite3.connect(f"file:{database(node)}?mode=ro", uri=True) as db:
+            return db.execute("SELECT count(*) FROM outbox WHERE task_arn=?", (ended,)).fetchone()[0]
+
+    wait_for(lambda: events() >= 2, 30, "no event is in the outbox")
+    images = {path.name for path in (node.state / "images/layers").iterdir()}
+    with Node(start=False) as other:
+        wait_for(lambda: saved(node, "boot-id"), 10, "no boot id is kept")
+        clone(node, other)
+        become(other, OTHER)
+        other.start()
+        assert other.standin.instance()["ec2InstanceId"] == OTHER
+        assert {path.name for path in (other.state / "images/layers").iterdir()} == images
+        other.wait_clean(30)
+        assert len(list(database(other).parent.glob("agent.db.damaged-*[0-9]"))) == 1
+        again = other.standin.run_task(task(container(busybox, "echo of its own; exit 5")))
+        assert other.standin.wait_task(again, "STOPPED")["containers"][0]["exitCode"] == 5
+        wait_for(lambda: other.logs("g"), 30, "no line arrived")
+        other.wait_clean(30)
+        assert other.logs("g") == ["of its own"]
+        reported = {call["request"]["task"] for call in other.standin.calls("ecs", "SubmitTaskStateChange")}
+        assert reported == {again}
+
+
+def test_a_host_waits_to_be_told_whether_it_is_still_the_instance_of_its_state(node):
+    """Started anew while the instance metadata is away: no registration before it says."""
+    instance = node.standin.instance()["arn"]
+    wait_for(lambda: saved(node, "boot-id"), 10, "no boot id is kept")
+    node.kill("agent", signal.SIGTERM)
+    change(node, "UPDATE instance SET value='another boot' WHERE key='boot-id'")
+    calls = len(node.standin.calls("ecs", "RegisterContainerInstance"))
+    node.standin.fault("imds", "reset")
+    node.start_daemon("agent")
+    wait_for(lambda: "waiting for the instance metadata" in node.log_path("agent").read_text(), 60, "it does not wait")
+    assert len(node.standin.calls("ecs", "RegisterContainerInstance")) == calls
+    node.standin.clear_faults()
+    node.wait_connected()
+    assert node.standin.instance()["arn"] == instance
+
+
+def test_a_restart_of_the_agent_alone_needs_no_instance_metadata(node, busybox):
+    arn = node.standin.run_task(task(container(busybox, "trap 'exit 42' TERM; while :; do usleep 50000; done")))
+    node.standin.wait_task(arn, "RUNNING")
+    instance = node.standin.instance()["arn"]
+    wait_for(lambda: saved(node, "boot-id"), 10, "no boot id is kept")
+    node.kill("agent")
+    node.standin.fault("imds", "reset")
+    node.start_daemon("agent")
+    node.wait_connected()
+    assert node.standin.instance()["arn"] == instance
+    node.standin.stop_task(arn)
+    assert node.standin.wait_task(arn, "STOPPED")["containers"][0]["exitCode"] == 42
+
+
+def test_another_machine_id_makes_another_instance_where_there_is_no_ec2(node):
+    wait_for(lambda: saved(node, "machine-id"), 10, "no machine id is kept")
+    node.kill("agent", signal.SIGTERM)
+    change(
+        node, "DELETE FROM instance WHERE key='ec2-instance-id'",
+        "UPDATE instance SET value='00000000000000000000000000000000' WHERE key='machine-id'",
+    )  # fmt: skip
+    node.start_daemon("agent")
+    wait_for(lambda: len(node.standin.state()["instances"]) == 2, 30, "it does not register anew")
+    assert len(list(database(node).parent.glob("agent.db.damaged-*[0-9]"))) == 1
+
+
+def test_records_go_after_the_cleanup_time_and_hold_no_secret(busybox):
     with Node({"ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION": "1s"}) as node:
         arn = node.standin.run_task(task(container(busybox, "exit 0")))
         node.standin.wait_task(arn, "STOPPED")

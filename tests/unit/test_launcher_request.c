@@ -21,6 +21,7 @@ static void test_requests_are_read(void **state)
 	             {"task a-B-9", LAUNCHER_VERB_TASK, "a-B-9"},
 	             {"task " ID64, LAUNCHER_VERB_TASK, ID64},
 	             {"reap 7f3c", LAUNCHER_VERB_REAP, "7f3c"},
+	             {"discard 7f3c", LAUNCHER_VERB_DISCARD, "7f3c"},
 	             {"image", LAUNCHER_VERB_IMAGE, ""},
 	             {"network", LAUNCHER_VERB_NETWORK, ""}};
 
