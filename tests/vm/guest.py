@@ -66,7 +66,7 @@ class Guest:
             "-display", "none", "-no-reboot", "-serial", "chardev:console",
             "-chardev", f"file,id=console,path={self.console_path},append=on",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd), "-append", APPEND,
-            "-drive", f"if=virtio,format=qcow2,file={self.dir / 'disk'},cache=writeback,discard=unmap",
+            "-drive", self.drive(),
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:22",
             "-device", "virtio-net-pci,netdev=net,romfile=",
         ]  # fmt: skip
@@ -74,6 +74,10 @@ class Guest:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+
+    def drive(self):
+        """The disk, as an option of qemu."""
+        return f"if=virtio,format=qcow2,file={self.dir / 'disk'},cache=writeback,discard=unmap"
 
     def wait_answers(self, timeout=BOOT_SECONDS):
         """Wait until sshd answers, and keep a connection for the commands to come."""
