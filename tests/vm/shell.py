@@ -12,8 +12,9 @@ from host import Host, packages_to_test
 
 HELLO = """
 The agent runs in this host, against a stand-in for AWS. From another terminal:
-  {cli} run tests/controlplane/examples/hello.json     (image {busybox})
+  {cli} run tests/controlplane/examples/hello.json
   {cli} tasks
+{busybox} is an image of busybox in a registry that the host reaches.
 Here: journalctl -u 'ecs*' -f; systemd-cgls; ecs-agent --check-config. Leave it with exit.
 """
 
