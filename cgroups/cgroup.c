@@ -46,12 +46,14 @@ struct cgroup *cgroup_free(struct cgroup *cgroup)
 static int open_unified(struct cgroup *cgroup, struct err *err)
 {
 	const struct hierarchy *h = cgroup->root->unified;
+	int fd;
 
 	if (!h)
 		return 0;
-	cgroup->unified_fd = hierarchy_open(h, cgroup->path, ".", O_RDONLY | O_DIRECTORY);
-	if (cgroup->unified_fd < 0)
-		return err_set(err, cgroup->unified_fd, "open %s/%s", h->path, cgroup->path);
+	fd = hierarchy_open(h, cgroup->path, ".", O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return err_set(err, fd, "open %s/%s", h->path, cgroup->path);
+	cgroup->unified_fd = fd;
 	return 0;
 }
 
@@ -105,6 +107,14 @@ int cgroup_create(struct cgroup_root *root, const char *path, bool inner,
 	return 0;
 }
 
+static bool exists_somewhere(const struct cgroup_root *root, const char *path)
+{
+	for (size_t i = 0; i < root->n_hierarchies; i++)
+		if (hierarchy_has(&root->hierarchies[i], path, "."))
+			return true;
+	return false;
+}
+
 int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret, struct err *err)
 {
 	_cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
@@ -113,15 +123,13 @@ int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret,
 	r = check_path(path, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < root->n_hierarchies; i++)
-		if (!hierarchy_has(&root->hierarchies[i], path, "."))
-			return err_text(err, -ENOENT, "no cgroup %s/%s", root->hierarchies[i].path,
-			                path);
+	if (!exists_somewhere(root, path))
+		return err_text(err, -ENOENT, "no cgroup %s/%s", root->hierarchies[0].path, path);
 	cgroup = cgroup_new(root, path);
 	if (!cgroup)
 		return err_oom(err);
 	r = open_unified(cgroup, err);
-	if (r < 0)
+	if (r < 0 && r != -ENOENT)
 		return r;
 	*ret = TAKE_PTR(cgroup);
 	return 0;

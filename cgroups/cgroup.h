@@ -68,7 +68,8 @@ struct cgroup_limits {
 int cgroup_create(struct cgroup_root *root, const char *path, bool inner,
                   const struct cgroup_limits *limits, struct cgroup **ret, struct err *err);
 
-/* -ENOENT if it is not there. */
+/* -ENOENT if it is not there. One that is there in a part of the hierarchies, as a crash may leave
+ * it, is opened for the sake of its processes: to kill and remove them. */
 int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret, struct err *err);
 struct cgroup *cgroup_free(struct cgroup *cgroup);
 DEFINE_CLEANUP(struct cgroup *, cgroup_free)

@@ -63,7 +63,8 @@ class Cgroups:
         return (top / self.parent / path / "cgroup.procs").read_text().split()
 
     def directories(self):
-        return [p for pattern in (self.parent, f"*/{self.parent}") for p in BASE.glob(pattern)]
+        # Controllers that are mounted together have symbolic links of their own beside the mount.
+        return {p.resolve() for pattern in (self.parent, f"*/{self.parent}") for p in BASE.glob(pattern)}
 
 
 @pytest.fixture
@@ -285,6 +286,22 @@ def test_removal_takes_what_containers_made_and_may_be_repeated(cgroups):
     cgroups.ok("create", "a/b", "inner")
     cgroups.ok("create", "a/b/c")
     cgroups.ok("remove", "a")
+    cgroups.ok("remove", "a")
+    assert cgroups.refused("open", "a").startswith("ENOENT: ")
+
+
+def test_what_is_left_in_a_part_of_the_hierarchies_can_be_opened_killed_and_removed(cgroups):
+    if cgroups.is_v2:
+        pytest.skip("there is one hierarchy")
+    cgroups.ok("create", "a")
+    for top in ("memory", "unified", "cpu"):
+        if (BASE / top).exists():
+            (BASE / top / cgroups.parent / "a").rmdir()
+    with subprocess.Popen(["sleep", "600"]) as process:
+        (BASE / "freezer" / cgroups.parent / "a" / "cgroup.procs").write_text(str(process.pid))
+        assert cgroups.refused("remove", "a").startswith("EBUSY: ")
+        cgroups.ok("kill", "a")
+        assert process.wait(10) == -9
     cgroups.ok("remove", "a")
     assert cgroups.refused("open", "a").startswith("ENOENT: ")
 

@@ -55,9 +55,9 @@ def here(programs):
             [programs / "cgroup_conformance", parent], capture_output=True, text=True, timeout=300
         )
     finally:
-        for pattern in (parent, f"*/{parent}"):
-            for directory in pathlib.Path("/sys/fs/cgroup").glob(pattern):
-                directory.rmdir()
+        base = pathlib.Path("/sys/fs/cgroup")
+        for directory in {p.resolve() for pattern in (parent, f"*/{parent}") for p in base.glob(pattern)}:
+            directory.rmdir()
     assert done.returncode == 0, done.stderr
     return rows_of(done.stdout)
 
