@@ -186,16 +186,23 @@ static int set_memory_v1(const struct cgroup *cgroup, const struct cgroup_limits
 	return r < 0 ? r : set_swappiness_v1(cgroup, l, err);
 }
 
+static int no_io_weight(const struct cgroup_limits *l, const char *needed, struct err *err)
+{
+	return err_text(err, -EOPNOTSUPP, "I/O weight %" PRIu64 " needs %s on this host",
+	                l->io_weight, needed);
+}
+
 /* CFQ had blkio.weight; BFQ, which came after it, its own file and the same numbers. */
 static int set_io_v1(const struct cgroup *cgroup, const struct cgroup_limits *l, struct err *err)
 {
-	bool cfq;
+	static const char *const files[] = {"blkio.weight", "blkio.bfq.weight"};
 
 	if (l->io_weight == 0)
 		return 0;
-	cfq = has_file(cgroup, CONTROLLER_BLKIO, "blkio.weight");
-	return write_u64(cgroup, CONTROLLER_BLKIO, cfq ? "blkio.weight" : "blkio.bfq.weight",
-	                 l->io_weight, err);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		if (has_file(cgroup, CONTROLLER_BLKIO, files[i]))
+			return write_u64(cgroup, CONTROLLER_BLKIO, files[i], l->io_weight, err);
+	return no_io_weight(l, "the blkio controller and the BFQ scheduler (module bfq)", err);
 }
 
 static int set_cpu_v2(const struct cgroup *cgroup, const struct cgroup_limits *l, struct err *err)
@@ -283,9 +290,11 @@ static int set_io_v2(const struct cgroup *cgroup, const struct cgroup_limits *l,
 		return 0;
 	bfq = has_file(cgroup, CONTROLLER_BLKIO, "io.bfq.weight");
 	cost = has_file(cgroup, CONTROLLER_BLKIO, "io.weight");
+	if (!bfq && !cost)
+		return no_io_weight(l, "the io controller, with I/O cost or BFQ (module bfq)", err);
 	if (bfq)
 		r = write_u64(cgroup, CONTROLLER_BLKIO, "io.bfq.weight", l->io_weight, err);
-	if (r == 0 && (cost || !bfq))
+	if (r == 0 && cost)
 		r = write_u64(cgroup, CONTROLLER_BLKIO, "io.weight",
 		              io_weight_of_blkio(l->io_weight), err);
 	return r;
