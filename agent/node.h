@@ -3,8 +3,8 @@
  *
  *   instance metadata -> state checked -> engine recovered -> registered -> session with ACS
  *
- * State of another host is discarded, and lost state is rebuilt from running supervisors, before the
- * engine begins.
+ * State of another host is discarded, and lost state is rebuilt from running supervisors, before
+ * the engine begins.
  *
  * Tasks of an earlier run are looked after from the second step on, whether ECS can be reached or
  * not. A step that fails for good ends the loop with the exit code that tells the service manager

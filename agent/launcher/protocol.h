@@ -14,15 +14,16 @@
  * and from the byte after the newline on speaks with the program that was started, which has the
  * connection as descriptor 3 (lib/ipc messages). A refusal is one lib/ipc error message
  * ("type":"error","message":...), then the connection is closed. For "reap" and "discard" the
- * program answers {"type":"reaped"} or an error. While the service that owns all tasks is being stopped, "task" is
- * refused with code ESHUTDOWN (agent/launcher/parent.h).
+ * program answers {"type":"reaped"} or an error. While the service that owns all tasks is being
+ * stopped, "task" is refused with code ESHUTDOWN (agent/launcher/parent.h).
  *
  * A task id is 1 to 64 letters, digits and '-', and does not start with '-'.
  *
  * The programs stand beside ecs-launcher and are started as
- *     ecs-task [--reap | --discard] --config F --state-dir D --runtime-dir D --cgroup-parent P -- <task id>
- *     ecs-image --serve --config F --state-dir D --runtime-dir D
- *     ecs-network --config F --state-dir D --runtime-dir D
+ *     ecs-task [--reap | --discard] OPTIONS --cgroup-parent P -- <task id>
+ *     ecs-image --serve OPTIONS
+ *     ecs-network OPTIONS
+ * where OPTIONS are --config F --state-dir D --runtime-dir D. They run
  * from a sealed copy in memory, as root, leading a session of their own, in "/", with umask 022,
  * default signals, no descriptor but 0 to 3 (0 and 1 are /dev/null), and of the environment only
  * PATH, the proxy, AWS endpoint and certificate variables and JOURNAL_STREAM. /proc is still that

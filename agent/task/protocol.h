@@ -65,8 +65,9 @@
  *      credentials. -> {"type":"recorded"}
  *
  *  {"type":"stop-order","containers":[{"name":"db","timeoutUsec":n,"after":["app",...]},...]}
- *      For SIGTERM: a container is stopped once those in "after" have stopped, with its own timeout;
- *      one that is not named is stopped at once. Names may be of containers that are not there (yet).
+ *      For SIGTERM: a container is stopped once those in "after" have stopped, with its own
+ *      timeout; one that is not named is stopped at once. Names may be of containers that are not
+ *      there (yet).
  *      -> {"type":"stop-ordered"}
  *
  *  {"type":"state"} -> {"type":"state","ready":bool,"containers":[{"name","id","status":"created"|
@@ -100,10 +101,10 @@
  * carries one "exec", without an id, whose events it gets, and "exec-signal". When it is closed,
  * the program gets SIGHUP.
  *
- * SIGTERM (the host shuts down): every container is stopped, as "stop-order" has it, nothing more is
- * created or started (-ECANCELED), and ecs-task exits. The exit files stay, and every exit there is or
- * comes is also, synced, in <state>/exits/<id>/exit-<name>.json (root:ecs-agent 0640), where it
- * outlives the host's restart; "end" and "reap" remove it.
+ * SIGTERM (the host shuts down): every container is stopped, as "stop-order" has it, nothing more
+ * is created or started (-ECANCELED), and ecs-task exits. The exit files stay, and every exit there
+ * is or comes is also, synced, in <state>/exits/<id>/exit-<name>.json (root:ecs-agent 0640), where
+ * it outlives the host's restart; "end" and "reap" remove it.
  *
  * Events, without "seq":
  *  {"type":"exited","container":"app","exitCode":n,"signal":n,"oomKilled":bool,"time":<usec>}
