@@ -373,12 +373,15 @@ static bool is_alive(uint64_t now_usec, char *why, size_t n, void *userdata)
 
 static int use_client(struct node *node, struct err *err)
 {
+	bool is_needed = false;
 	int r;
 
 	r = make_client(node, err);
+	if (r >= 0)
+		r = rebuild_is_needed(node->state, &is_needed, err);
 	if (r < 0)
 		return r;
-	if (state_is_incomplete(node->state))
+	if (is_needed)
 		return start_rebuild(node, err);
 	use_state(node);
 	return 0;

@@ -1,4 +1,5 @@
-/* Ask every supervisor at once; when the last has answered, or failed to, write what they said. */
+/* Ask every supervisor of a task that the store does not have, all at once; when the last has
+ * answered, or failed to, write what they said. */
 #include "agent/engine/rebuild.h"
 
 #include <dirent.h>
@@ -8,6 +9,8 @@
 
 #include "agent/engine/peer.h"
 #include "agent/engine/record.h"
+#include "agent/engine/task.h"
+#include "agent/engine/task_parse.h"
 #include "agent/launcher/protocol.h"
 #include "agent/task/protocol.h"
 #include "lib/fd.h"
@@ -16,7 +19,14 @@
 #include "lib/loop.h"
 #include "lib/parse.h"
 
-#define ANSWER_USEC (30 * 1000 * 1000ull)
+#define DOCUMENT_MAX (4 * 1024 * 1024)
+#define ANSWER_USEC  (30 * 1000 * 1000ull)
+
+/* A task that is in the store. */
+struct known_task {
+	struct known_task *next;
+	char arn[];
+};
 
 struct candidate {
 	struct candidate *next;
@@ -31,6 +41,9 @@ struct rebuild {
 	rebuild_done_fn done;
 	void *userdata;
 	sd_event_source *finish; /* once nothing is pending */
+	struct known_task *known;
+	bool has_unreadable;
+	char *container_instance_arn; /* of the store; NULL: it is lost */
 	struct candidate *candidates;
 	size_t pending, n_rebuilt;
 };
@@ -53,7 +66,14 @@ struct rebuild *rebuild_free(struct rebuild *rebuild)
 		rebuild->candidates = candidate->next;
 		candidate_free(candidate);
 	}
+	while (rebuild->known) {
+		struct known_task *known = rebuild->known;
+
+		rebuild->known = known->next;
+		free(known);
+	}
 	sd_event_source_disable_unref(rebuild->finish);
+	free(rebuild->container_instance_arn);
 	free(rebuild);
 	return NULL;
 }
@@ -63,7 +83,83 @@ size_t rebuild_count(const struct rebuild *rebuild)
 	return rebuild->n_rebuilt;
 }
 
-/* 1. Ask. */
+/* 1. What the store has. */
+
+static int read_row(const struct state_task *row, struct err *err)
+{
+	_cleanup_json_ struct json_object *document = NULL;
+	_cleanup_(task_freep) struct task *task = NULL;
+	enum task_status status;
+	int r;
+
+	r = json_parse_object(row->document, strlen(row->document), DOCUMENT_MAX, &document, err);
+	if (r == 0)
+		r = task_parse_stored(document, &task, err);
+	if (r == 0 && strcmp(task->arn, row->arn) != 0)
+		r = err_text(err, -EBADMSG, "its document is of task %s", task->arn);
+	if (r == 0 && (task_status_from_string(row->known, &status) < 0 ||
+	               task_status_from_string(row->desired, &status) < 0))
+		r = err_text(err, -EBADMSG, "its status is none");
+	return r;
+}
+
+static int look_for_unreadable(const struct state_task *row, void *userdata)
+{
+	bool *found = userdata;
+	int r = read_row(row, NULL);
+
+	*found |= r < 0 && r != -ENOMEM;
+	return r == -ENOMEM ? r : 0;
+}
+
+int rebuild_is_needed(struct state *state, bool *ret, struct err *err)
+{
+	bool has_unreadable = false;
+	int r;
+
+	r = state_read_tasks(state, look_for_unreadable, &has_unreadable, err);
+	if (r == 0)
+		*ret = has_unreadable || state_is_incomplete(state);
+	return r;
+}
+
+static int note_known(const struct state_task *row, void *userdata)
+{
+	struct rebuild *rebuild = userdata;
+	struct known_task *known;
+	struct err err = {0};
+
+	if (read_row(row, &err) < 0) {
+		log_warning(NULL, 0, "task %s cannot be read from the state: %s", row->arn,
+		            err.text);
+		rebuild->has_unreadable = true;
+		return state_remove_task(rebuild->o.state, row->arn);
+	}
+	known = malloc(sizeof(*known) + strlen(row->arn) + 1);
+	if (!known)
+		return -ENOMEM;
+	strcpy(known->arn, row->arn);
+	known->next = rebuild->known;
+	rebuild->known = known;
+	return 0;
+}
+
+static bool is_of_task(const char *arn, const char *id)
+{
+	const char *slash = strrchr(arn, '/');
+
+	return slash && strcmp(slash + 1, id) == 0;
+}
+
+static bool is_known(const struct rebuild *rebuild, const char *id)
+{
+	for (const struct known_task *known = rebuild->known; known; known = known->next)
+		if (is_of_task(known->arn, id))
+			return true;
+	return false;
+}
+
+/* 2. Ask. */
 
 static void answered(struct candidate *candidate)
 {
@@ -146,24 +242,18 @@ static int ask_all(struct rebuild *rebuild, struct err *err)
 	if (!dir)
 		return errno == ENOENT ? 0 : err_set(err, -errno, "look for tasks in %s", path);
 	while (r == 0 && (entry = readdir(dir)))
-		if (name_is_component(entry->d_name, LAUNCHER_TASK_ID_MAX))
+		if (name_is_component(entry->d_name, LAUNCHER_TASK_ID_MAX) &&
+		    !is_known(rebuild, entry->d_name))
 			r = ask_one(rebuild, entry->d_name);
 	closedir(dir);
 	return r < 0 ? err_oom(err) : 0;
 }
 
-/* 2. Choose. */
+/* 3. Choose. */
 
 static bool differs(const char *a, const char *b)
 {
 	return a && b && strcmp(a, b) != 0;
-}
-
-static bool is_of_task(const char *arn, const char *id)
-{
-	const char *slash = strrchr(arn, '/');
-
-	return slash && strcmp(slash + 1, id) == 0;
 }
 
 static int check(const struct candidate *candidate, struct err *err)
@@ -210,7 +300,7 @@ static struct json_object *newest(const struct rebuild *rebuild)
 	return found;
 }
 
-/* The newest record is never one that is dropped, so its arn stays. */
+/* The arn stays: the newest record that it may be of is never one that is dropped. */
 static void choose(struct rebuild *rebuild)
 {
 	const char *arn;
@@ -224,7 +314,9 @@ static void choose(struct rebuild *rebuild)
 		json_object_put(c->record);
 		c->record = NULL;
 	}
-	arn = record_instance(newest(rebuild), "container-instance-arn");
+	arn = rebuild->container_instance_arn;
+	if (!arn)
+		arn = record_instance(newest(rebuild), "container-instance-arn");
 	for (struct candidate *c = rebuild->candidates; c; c = c->next) {
 		if (!c->record ||
 		    !differs(record_instance(c->record, "container-instance-arn"), arn))
@@ -235,7 +327,7 @@ static void choose(struct rebuild *rebuild)
 	}
 }
 
-/* 3. Write. */
+/* 4. Write. */
 
 static int write_task(struct rebuild *rebuild, struct json_object *record)
 {
@@ -282,6 +374,8 @@ static int write_instance(struct rebuild *rebuild)
 	struct json_object *record = newest(rebuild);
 	int r = 0;
 
+	if (rebuild->container_instance_arn)
+		return 0;
 	for (size_t i = 0; record && i < record_n_instance_keys && r == 0; i++) {
 		const char *value = record_instance(record, record_instance_keys[i]);
 
@@ -300,7 +394,8 @@ static int write_all(struct rebuild *rebuild, struct err *err)
 	for (const struct candidate *c = rebuild->candidates; c && r == 0; c = c->next)
 		if (c->record)
 			r = write_task(rebuild, c->record);
-	if (r == 0 && (rebuild->candidates || state_origin(state) == STATE_ORIGIN_DAMAGED))
+	if (r == 0 && (rebuild->candidates || rebuild->has_unreadable ||
+	               state_origin(state) == STATE_ORIGIN_DAMAGED))
 		r = state_set(state, REBUILD_LOST_KEY, "yes");
 	if (r == 0)
 		r = state_complete(state);
@@ -340,7 +435,12 @@ int rebuild_start(const struct rebuild_options *options, rebuild_done_fn done, v
 		return err_set(err, r, "rebuild the state");
 	(void)sd_event_source_set_description(rebuild->finish, "rebuild");
 	(void)sd_event_source_set_enabled(rebuild->finish, SD_EVENT_OFF);
-	r = ask_all(rebuild, err);
+	r = state_get(options->state, "container-instance-arn", &rebuild->container_instance_arn,
+	              err);
+	if (r >= 0)
+		r = state_read_tasks(options->state, note_known, rebuild, err);
+	if (r >= 0)
+		r = ask_all(rebuild, err);
 	if (r < 0)
 		return r;
 	if (rebuild->pending == 0)

@@ -3,8 +3,12 @@
  * of running tasks keep, before anything else looks at it: the rest of the start is that of any
  * restart. The node registers as the container instance that it was, and its tasks go on.
  *
+ * The same goes for a single task whose row cannot be read: it comes back from its supervisor, and
+ * the rest of the store is left alone.
+ *
  * What counts: records of this cluster and, where both know it, of this instance; and of these the
- * ones of the container instance that the newest of them names. A supervisor without such a record
+ * ones of the container instance that the store
+ * names, or else the newest of them. A supervisor without such a record
  * gets what every unknown one gets. Every state is reported to ECS once more, since the outbox is
  * lost. All of it is one transaction, so a crash before its end leaves the store incomplete and the
  * next start begins again.
@@ -25,6 +29,9 @@ struct rebuild_options {
 	const char *instance_id; /* of EC2; NULL: unknown */
 	const char *machine_id;  /* NULL: unknown */
 };
+
+/* Is the store incomplete, or a row of it unreadable? */
+int rebuild_is_needed(struct state *state, bool *ret, struct err *err);
 
 struct rebuild;
 

@@ -828,6 +828,7 @@ void world_start_engine(struct world *world)
 		.availability_zone = "us-west-2a",
 	};
 	struct err err = {0};
+	bool is_needed = false;
 	char path[128];
 
 	if (!world->state) {
@@ -836,7 +837,9 @@ void world_start_engine(struct world *world)
 			fail_msg("%s", err.text);
 	}
 	((struct engine_options *)(uintptr_t)&options)->state = world->state;
-	if (state_is_incomplete(world->state))
+	if (rebuild_is_needed(world->state, &is_needed, &err) < 0)
+		fail_msg("%s", err.text);
+	if (is_needed)
 		rebuild(world);
 	if (engine_new(&options, &world->engine, &err) < 0 ||
 	    engine_recover(world->engine, &err) < 0)

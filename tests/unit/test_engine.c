@@ -1,6 +1,7 @@
 /* The engine among its peers: what is done in which order, what is reported, what a restart or a
  * death changes. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -841,6 +842,41 @@ static void test_task_that_was_being_started_when_the_state_was_lost_goes_on(voi
 	assert_int_equal(world_count(world, "launch:t1"), 1);
 }
 
+static void damage_row(struct world *world, const char *id, const char *document)
+{
+	char arn[128];
+	struct state_task row = {.arn = arn,
+	                         .document = document,
+	                         .desired = "RUNNING",
+	                         .known = "RUNNING",
+	                         .sent = "RUNNING",
+	                         .launched = true};
+
+	snprintf(arn, sizeof(arn), WORLD_ARN "%s", id);
+	assert_int_equal(state_put_task(world->state, &row), 0);
+}
+
+static void test_task_whose_row_cannot_be_read_comes_back_and_costs_no_other(void **state)
+{
+	static const char *const documents[] = {"\001\002", "{}", "{\"arn\":\"other\"}"};
+	struct world *world = *state;
+
+	run_one(world, "t1");
+	run_one(world, "t2");
+	for (size_t i = 0; i < ARRAY_SIZE(documents); i++) {
+		world_settle(world);
+		damage_row(world, "t1", documents[i]);
+		world_stop_engine(world);
+		world_start_engine(world);
+		assert_int_equal(world_count(world, "rebuilt:1"), i + 1);
+		world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+		world_wait_known(world, "t2", TASK_STATUS_RUNNING);
+	}
+	assert_int_equal(world_count(world, "stop:app"), 0);
+	assert_int_equal(world_count(world, "start:app"), 2);
+	assert_true(world->engine->may_have_lost);
+}
+
 static void test_rebuild_that_was_interrupted_begins_again(void **state)
 {
 	struct world *world = *state;
@@ -1113,6 +1149,7 @@ int main(void)
 		TEST(test_lost_state_is_rebuilt_from_the_supervisors),
 		TEST(test_exit_while_the_state_was_lost_is_reported),
 		TEST(test_task_that_was_being_started_when_the_state_was_lost_goes_on),
+		TEST(test_task_whose_row_cannot_be_read_comes_back_and_costs_no_other),
 		TEST(test_rebuild_that_was_interrupted_begins_again),
 		TEST(test_task_without_a_record_is_stopped_and_ended),
 		TEST(test_record_of_another_instance_is_not_used),
