@@ -13,7 +13,7 @@ from harness.node import programs_dir
 SERVICES = ("ecs", "ecs-metadata", "ecs-logs", "ecs-tasks", "ecs-launcher")
 # Tenths of what "systemd-analyze security" calls exposure, which goes to 10: what a flaw in the
 # program could reach. The launcher's is what containers must not inherit a sandbox of.
-EXPOSURE_MAX = {"ecs": 15, "ecs-metadata": 15, "ecs-logs": 15, "ecs-tasks": 19, "ecs-launcher": 95}
+EXPOSURE_MAX = {"ecs": 15, "ecs-metadata": 15, "ecs-logs": 15, "ecs-tasks": 16, "ecs-launcher": 95}
 
 # Options that act on processes and that a child inherits, so that a container would feel them.
 INHERITED = re.compile(
