@@ -822,6 +822,7 @@ void world_start_engine(struct world *world)
 		.state = world->state,
 		.config = &world->config,
 		.runtime_dir = world->dir,
+		.images_dir = world->images_dir,
 		.state_dir = world->state_dir,
 		.boot_id = world->boot_id,
 		.region = "us-west-2",

@@ -29,6 +29,7 @@ struct world {
 	const char *pull_error;    /* name of the error, for every pull */
 	bool image_is_local;       /* "inspect" finds every image */
 	unsigned int full_disk;    /* so many pulls to come meet a full disk */
+	const char *images_dir;    /* for the engine to look at; NULL: none */
 	const char *images;        /* answer to "list", JSON array; NULL: none */
 	unsigned int busy_sweeps;  /* so many to come are refused: a pull is running */
 	unsigned int sweep_layers; /* that a sweep removes */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "agent/engine/image_cleanup.h"
 #include "lib/aws_keys.h"
@@ -119,6 +120,18 @@ static void test_images_of_an_operator_go_only_when_asked_for_and_last(void **st
 
 /* --- in the engine --- */
 
+static uint64_t disk_free_mib; /* of 1000, each look finds as much more */
+static uint64_t disk_gain_mib;
+
+int __wrap_statvfs(const char *path, struct statvfs *ret);
+int __wrap_statvfs(const char *path, struct statvfs *ret)
+{
+	assert_string_equal(path, "/images");
+	*ret = (struct statvfs){.f_frsize = 1 << 20, .f_blocks = 1000, .f_bavail = disk_free_mib};
+	disk_free_mib += disk_gain_mib;
+	return 0;
+}
+
 #define OLD    "2020-01-01T00:00:00Z"
 #define UNUSED "{\"reference\":\"docker.io/registry/unused:1\",\"pulledAt\":\"" OLD "\"}"
 /* world_container("app") has "registry/app:1". */
@@ -148,6 +161,30 @@ static void test_a_cycle_removes_what_no_task_needs_and_sweeps(void **state)
 	assert_true(world_count(world, "remove:docker.io/registry/unused:1") > 0);
 	assert_int_equal(world_count(world, "remove:docker.io/registry/app:1"), 0);
 	assert_true(world_is_before(world, "remove:docker.io/registry/unused:1", "sweep:"));
+}
+
+/* The first image frees too little, the second one enough for the third to stay. */
+static void test_a_disk_that_is_nearly_full_is_cleaned_until_there_is_room(void **state)
+{
+	struct world *world = *state;
+
+	world->images_dir = "/images";
+	world->images = "[{\"reference\":\"r/a:1\",\"pulledAt\":\"2999-01-01T00:00:00Z\"},"
+			"{\"reference\":\"r/b:1\",\"pulledAt\":\"2999-01-02T00:00:00Z\"},"
+			"{\"reference\":\"r/c:1\",\"pulledAt\":\"2999-01-03T00:00:00Z\"}]";
+	disk_free_mib = 100; /* just enough */
+	disk_gain_mib = 0;
+	restart_with_interval(world, 20000);
+	world_wait_word(world, "sweep:", 2); /* regular cycles, for which they are too young */
+	assert_int_equal(world_count(world, "remove:r/a:1"), 0);
+
+	disk_free_mib = 60;
+	disk_gain_mib = 30; /* 60 is low, then 90 and 120 before the removals, and 150 */
+	world_wait_word(world, "remove:r/b:1", 1);
+	world_wait_word(world, "sweep:", 4);
+	assert_int_equal(world_count(world, "remove:r/a:1"), 1);
+	assert_int_equal(world_count(world, "remove:r/c:1"), 0);
+	assert_true(world_is_before(world, "remove:r/a:1", "remove:r/b:1"));
 }
 
 static void test_without_cleanup_nothing_is_asked(void **state)
@@ -226,6 +263,7 @@ int main(void)
 		cmocka_unit_test(test_images_of_an_operator_go_only_when_asked_for_and_last),
 #define WORLD_TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
 		WORLD_TEST(test_a_cycle_removes_what_no_task_needs_and_sweeps),
+		WORLD_TEST(test_a_disk_that_is_nearly_full_is_cleaned_until_there_is_room),
 		WORLD_TEST(test_without_cleanup_nothing_is_asked),
 		WORLD_TEST(test_a_pull_that_meets_a_full_disk_is_tried_again_after_a_cleanup),
 		WORLD_TEST(test_layers_without_an_image_make_room_too),
