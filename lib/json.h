@@ -77,5 +77,9 @@ int json_add_bool(struct json_object *obj, const char *name, bool value);
 /* Append to an array; takes value, also on failure. */
 int json_append(struct json_object *array, struct json_object *value);
 
+/* Bytes that may be anything (output of a program) as text for a JSON string: NUL and malformed
+ * UTF-8 become U+FFFD. Owned by the caller; NULL when out of memory. */
+char *json_printable(const char *bytes, size_t n);
+
 /* Compact text, borrowed from obj until it changes; len may be NULL. '/' is not escaped. */
 const char *json_to_text(struct json_object *obj, size_t *ret_len);

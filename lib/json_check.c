@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "lib/cleanup.h"
+#include "lib/json.h"
 
 /* Member names of the objects that are open, decoded, as a stack of hashes with their texts. */
 struct name {
@@ -485,4 +486,22 @@ int json_check(const char *text, size_t len, unsigned int depth, struct err *err
 	free(c.names_text);
 	free(c.table);
 	return r;
+}
+
+char *json_printable(const char *bytes, size_t n)
+{
+	static const char replacement[] = "\xef\xbf\xbd";
+	char *text = malloc(3 * n + 1), *at = text;
+
+	if (!text)
+		return NULL;
+	for (size_t i = 0; i < n;) {
+		size_t k = bytes[i] ? utf8_sequence((const unsigned char *)bytes + i, n - i) : 0;
+
+		memcpy(at, k ? bytes + i : replacement, k ? k : sizeof(replacement) - 1);
+		at += k ? k : sizeof(replacement) - 1;
+		i += k ? k : 1;
+	}
+	*at = '\0';
+	return text;
 }

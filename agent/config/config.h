@@ -75,6 +75,7 @@ struct config {
 	bool pull_dependent_upfront;            /* ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT */
 
 	/* cgroups. */
+	bool health_check_disabled;      /* ECS_DISABLE_DOCKER_HEALTH_CHECK */
 	bool task_cpu_mem_limit;         /* ECS_ENABLE_TASK_CPU_MEM_LIMIT */
 	bool task_cpu_mem_limit_is_set;  /* set on and impossible: exit 5; unset: off in silence */
 	bool task_memory_inside;         /* ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2, also on v1 */

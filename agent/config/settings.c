@@ -108,6 +108,7 @@ const struct setting settings[] = {
 
 	/* cgroups. */
 	BOOLEAN("ECS_ENABLE_TASK_CPU_MEM_LIMIT", task_cpu_mem_limit, "true"),
+	BOOLEAN("ECS_DISABLE_DOCKER_HEALTH_CHECK", health_check_disabled, "false"),
 	BOOLEAN("ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2", task_memory_inside, "true"),
 	DURATION("ECS_CGROUP_CPU_PERIOD", cgroup_cpu_period_usec, "100ms", 8 * MSEC, 100 * MSEC,
                  RANGE_DEFAULT),
@@ -213,7 +214,6 @@ const struct setting settings[] = {
 	UNSUPPORTED("ECS_DISABLE_METRICS", "true", "no metrics are sent"),
 	UNSUPPORTED("ECS_POLL_METRICS", "false", "no metrics are sent"),
 	UNSUPPORTED("ECS_POLLING_METRICS_WAIT_DURATION", NULL, "no metrics are sent"),
-	UNSUPPORTED("ECS_DISABLE_DOCKER_HEALTH_CHECK", "true", "health checks are not run"),
 	UNSUPPORTED("ECS_SELINUX_CAPABLE", "false", NULL),
 	UNSUPPORTED("ECS_APPARMOR_CAPABLE", "false", NULL),
 	UNSUPPORTED("ECS_EXCLUDE_IPV6_PORTBINDING", "true", "published ports are IPv4"),

@@ -3,7 +3,7 @@
  * task definitions in terms of Docker's API versions, so those names are sent although there is no
  * Docker: each stands for features that are there.
  *
- * Left out until they work: secrets, environment files, health checks, restart policies, port
+ * Left out until they work: secrets, environment files, restart policies, port
  * ranges, awsvpc, EFS and other volume drivers, GPUs, FireLens, ECS Exec, Service Connect, fault
  * injection.
  */
@@ -23,6 +23,12 @@ static bool privileged_is_allowed(const struct config *config, const struct node
 {
 	(void)facts;
 	return !config->privileged_disabled;
+}
+
+static bool health_checks_are_run(const struct config *config, const struct node_facts *facts)
+{
+	(void)facts;
+	return !config->health_check_disabled;
 }
 
 static bool has_task_iam_role(const struct config *config, const struct node_facts *facts)
@@ -54,6 +60,7 @@ static const struct capability {
 	condition_fn condition; /* NULL: always */
 } capabilities[] = {
 	{P2 "container-ordering", NULL},
+	{P2 "container-health-check", health_checks_are_run},
 	{P2 "docker-plugin.local", NULL},
 	{P2 "full-sync", NULL},
 	{P1 "privileged-container", privileged_is_allowed},

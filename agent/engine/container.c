@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/engine/engine_internal.h"
+#include "agent/engine/health.h"
 #include "lib/fd.h"
 #include "lib/json.h"
 #include "lib/loop.h"
@@ -161,4 +162,20 @@ void container_exited(struct engine_container *ec, struct json_object *exit)
 		                     "Container killed due to memory usage");
 	exit_code = (int)code;
 	container_stopped(ec, has_code ? &exit_code : NULL, time);
+}
+
+void container_health(struct engine_container *ec, struct json_object *event)
+{
+	enum health_status before = ec->c->health;
+	int r = health_update(ec->c, event);
+
+	if (r < 0)
+		log_warning(&ec->log, r, "health of the container cannot be taken over");
+	if (r <= 0)
+		return;
+	if (ec->c->health == HEALTH_UNHEALTHY && before != HEALTH_UNHEALTHY)
+		log_info(&ec->log, "the container is UNHEALTHY; its last check ended with %d",
+		         ec->c->health_exit_code);
+	ec->et->documents_stale = true;
+	engine_changed(ec->et);
 }

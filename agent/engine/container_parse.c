@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/engine/health.h"
 #include "agent/engine/refuse.h"
 #include "lib/json.h"
 #include "lib/parse.h"
@@ -40,7 +41,6 @@ static int check_members(struct json_object *obj, const char *where, struct err 
 		{"firelensConfiguration", "firelensConfiguration"},
 		{"managedAgents", "managed agents (ECS Exec)"},
 		{"credentialSpecs", "credentialSpecs"},
-		{"healthCheckType", "healthCheck"},
 	};
 	struct json_object *policy = json_get(obj, "restartPolicy");
 	bool enabled = false;
@@ -128,11 +128,12 @@ static int parse_condition(const char *word, enum dependency_condition *ret, str
 	else if (strcmp(word, "SUCCESS") == 0)
 		*ret = DEPENDENCY_SUCCESS;
 	else if (strcmp(word, "HEALTHY") == 0)
-		return err_text(err, -EOPNOTSUPP,
-		                "condition HEALTHY is not supported by this agent");
+		*ret = DEPENDENCY_HEALTHY;
 	else
-		return err_text(err, -EINVAL,
-		                "condition is \"%s\", it must be START, COMPLETE or SUCCESS", word);
+		return err_text(
+			err, -EINVAL,
+			"condition is \"%s\", it must be START, COMPLETE, SUCCESS or HEALTHY",
+			word);
 	return 0;
 }
 
@@ -306,7 +307,6 @@ static int parse_docker_document(struct json_object *docker, const char *name,
 static int check_config(struct json_object *config, struct err *err)
 {
 	static const struct refused table[] = {
-		{"Healthcheck", "healthCheck"},
 		{"NetworkDisabled", "disableNetworking"},
 	};
 	/* Labels go into the metadata, ExposedPorts and the image are given elsewhere. */
@@ -527,5 +527,7 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 		r = check_registry_authentication(obj, err);
 	if (r == 0)
 		r = parse_documents(obj, mode, policy, c, err);
+	if (r == 0)
+		r = health_parse(c, err);
 	return r < 0 ? err_prefix(err, r, "%s", where) : 0;
 }

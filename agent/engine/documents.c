@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/engine/health.h"
 #include "agent/engine/refuse.h"
 #include "agent/engine/volumes.h"
 #include "lib/json.h"
@@ -19,7 +20,7 @@ enum version {
 	V4 = 4,
 };
 
-static int add_time(struct json_object *obj, const char *name, uint64_t realtime_usec)
+int document_add_time(struct json_object *obj, const char *name, uint64_t realtime_usec)
 {
 	time_t seconds = (time_t)(realtime_usec / 1000000);
 	char date[32], text[64];
@@ -208,9 +209,9 @@ static int add_status(struct json_object *obj, const struct container *c)
 
 static int add_times(struct json_object *obj, const struct container *c)
 {
-	if (add_time(obj, "CreatedAt", c->created_realtime_usec) < 0 ||
-	    add_time(obj, "StartedAt", c->started_realtime_usec) < 0 ||
-	    add_time(obj, "FinishedAt", c->finished_realtime_usec) < 0)
+	if (document_add_time(obj, "CreatedAt", c->created_realtime_usec) < 0 ||
+	    document_add_time(obj, "StartedAt", c->started_realtime_usec) < 0 ||
+	    document_add_time(obj, "FinishedAt", c->finished_realtime_usec) < 0)
 		return -ENOMEM;
 	return json_add_string(obj, "Type", "NORMAL");
 }
@@ -225,8 +226,10 @@ static int container_document(const struct task *task, const struct container *c
 	    add_labels(obj, task, c, options) < 0 || add_status(obj, c) < 0 ||
 	    add_limits(obj, c) < 0 || add_times(obj, c) < 0)
 		return -ENOMEM;
-	/* Version 3 has the networks before the volumes, version 4 at the end. */
+	/* Version 3 has the networks before the rest, version 4 at the end. */
 	if (version == V3 && add_networks(obj, task, c) < 0)
+		return -ENOMEM;
+	if (health_add_document(c, obj) < 0)
 		return -ENOMEM;
 	if (add_volumes(obj, task, c) < 0)
 		return -ENOMEM;
@@ -279,9 +282,10 @@ static int task_document(const struct task *task, const struct document_options 
 	    json_add_string(obj, "DesiredStatus", task_status_to_string(task->desired)) < 0 ||
 	    json_add_string(obj, "KnownStatus", task_status_to_string(task->known)) < 0 ||
 	    add_task_limits(obj, task) < 0 ||
-	    add_time(obj, "PullStartedAt", task->pull_started_realtime_usec) < 0 ||
-	    add_time(obj, "PullStoppedAt", task->pull_stopped_realtime_usec) < 0 ||
-	    add_time(obj, "ExecutionStoppedAt", task->execution_stopped_realtime_usec) < 0 ||
+	    document_add_time(obj, "PullStartedAt", task->pull_started_realtime_usec) < 0 ||
+	    document_add_time(obj, "PullStoppedAt", task->pull_stopped_realtime_usec) < 0 ||
+	    document_add_time(obj, "ExecutionStoppedAt", task->execution_stopped_realtime_usec) <
+	            0 ||
 	    add_optional(obj, "AvailabilityZone", options->availability_zone) < 0)
 		return -ENOMEM;
 	if (version == V4 && add_optional(obj, "LaunchType", task->launch_type) < 0)

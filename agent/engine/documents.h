@@ -14,6 +14,9 @@ struct document_options {
 	const char *availability_zone; /* NULL: unknown or hidden */
 };
 
+/* A time as the documents have it: RFC 3339 with nanoseconds; nothing for 0. */
+int document_add_time(struct json_object *obj, const char *name, uint64_t realtime_usec);
+
 /*
  * All documents of a task: {"/v4/<uuid>":{...},"/v4/<uuid>/task":{...},"/v3/...":...}, for the
  * "documents" request of iam-creds/protocol.h. *ret is owned by the caller. 0 or -ENOMEM.

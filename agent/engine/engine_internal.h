@@ -224,6 +224,8 @@ void container_stopped(struct engine_container *ec, const int *exit_code,
                        uint64_t finished_realtime_usec);
 /* An "exited" event, an exit file, or an element of "state". */
 void container_exited(struct engine_container *ec, struct json_object *exit);
+/* A "health" event, or that part of the state. */
+void container_health(struct engine_container *ec, struct json_object *event);
 
 /* container_ops.c: the steps of one container; each returns at once and marks the task when it
  * has an outcome. */

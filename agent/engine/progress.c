@@ -70,6 +70,9 @@ static bool is_satisfied(const struct container *dependency, enum dependency_con
 	case DEPENDENCY_SUCCESS:
 		return dependency->known == TASK_STATUS_STOPPED && dependency->has_exit_code &&
 		       dependency->exit_code == 0;
+	case DEPENDENCY_HEALTHY:
+		return dependency->known == TASK_STATUS_RUNNING &&
+		       dependency->health == HEALTH_HEALTHY;
 	}
 	return false;
 }
@@ -86,10 +89,11 @@ static enum dependency_state check_one(const struct container *container,
 		return DEPENDENCIES_MET;
 
 	if (dependency->known == TASK_STATUS_STOPPED && dependency->has_exit_code) {
-		err_text(
-			err, 0,
-			"dependency graph: container %s has exited with code %d, not 0 as %s needs",
-			dependency->name, dependency->exit_code, container->name);
+		err_text(err, 0,
+		         "dependency graph: container %s has exited with code %d, %s as %s needs",
+		         dependency->name, dependency->exit_code,
+		         edge->condition == DEPENDENCY_HEALTHY ? "before it was HEALTHY" : "not 0",
+		         container->name);
 		return DEPENDENCIES_NEVER;
 	}
 	if (dependency->known == TASK_STATUS_STOPPED ||

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "agent/engine/health.h"
 #include "agent/engine/refuse.h"
 #include "agent/engine/spec_process.h"
 #include "agent/engine/volumes.h"
@@ -640,7 +641,7 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add_bool(obj, "swapIfCounted", is_swap_default(c)) < 0 ||
 	    json_add_bool(obj, "init", init) < 0 ||
 	    json_add_bool(obj, "interactive", open_stdin || attach_stdin) < 0 ||
-	    add_name_service(c, obj) < 0)
+	    add_name_service(c, obj) < 0 || health_add_check(c, obj) < 0)
 		return err_oom(err);
 	*ret = TAKE_PTR(obj);
 	return 0;

@@ -50,6 +50,7 @@ const char *dependency_condition_to_string(enum dependency_condition condition)
 		[DEPENDENCY_START] = "START",
 		[DEPENDENCY_COMPLETE] = "COMPLETE",
 		[DEPENDENCY_SUCCESS] = "SUCCESS",
+		[DEPENDENCY_HEALTHY] = "HEALTHY",
 	};
 
 	return names[condition];
@@ -68,6 +69,7 @@ static void container_done(struct container *c)
 	free(c->dependencies);
 	free(c->ports);
 	free(c->reason);
+	free(c->health_output);
 	free(c->image_digest);
 	free(c->image_id);
 	free(c->bindings);

@@ -41,6 +41,7 @@ enum dependency_condition {
 	DEPENDENCY_START,
 	DEPENDENCY_COMPLETE,
 	DEPENDENCY_SUCCESS,
+	DEPENDENCY_HEALTHY,
 };
 const char *dependency_condition_to_string(enum dependency_condition condition);
 
@@ -61,6 +62,12 @@ struct network_binding {
 	char bind_ip[16];
 };
 
+enum health_status {
+	HEALTH_UNKNOWN, /* also: no check, or none has counted yet */
+	HEALTH_HEALTHY,
+	HEALTH_UNHEALTHY,
+};
+
 struct container {
 	/* What the payload said. */
 	char *name, *image, *arn;
@@ -74,6 +81,7 @@ struct container {
 	struct port_mapping *ports;
 	size_t n_ports;
 	uint64_t start_timeout_usec, stop_timeout_usec; /* 0: default */
+	bool has_health_check;
 	/* What the engine made up once (persisted). */
 	char runtime_id[65];  /* 64 hex digits */
 	char endpoint_id[37]; /* uuid of /v4/<id> */
@@ -89,6 +97,11 @@ struct container {
 	uint64_t created_realtime_usec, started_realtime_usec,
 		finished_realtime_usec; /* 0 unknown */
 	uint64_t cgroup_id;             /* cgroup2 id, 0 unknown */
+	/* The last health check, as ecs-task told it; not persisted, since ecs-task has it. */
+	enum health_status health;
+	uint64_t health_since_realtime_usec; /* 0: nothing was told yet */
+	int health_exit_code;
+	char *health_output; /* NULL if none */
 	/* The image as ecs-image told it (persisted with the container). */
 	struct json_object *image_config; /* owned, NULL until known */
 	struct json_object *layers;       /* array of diffIDs, owned, NULL until known */

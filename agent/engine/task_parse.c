@@ -130,6 +130,27 @@ static int parse_limits(struct json_object *obj, struct task *task, struct err *
 	return r;
 }
 
+static int check_dependencies(const struct task *task, const struct container *c, struct err *err)
+{
+	for (size_t i = 0; i < c->n_dependencies; i++) {
+		const char *name = c->dependencies[i].container;
+		const struct container *other = task_container(task, name);
+
+		if (!other)
+			return err_text(
+				err, -EINVAL,
+				"container %s: dependsOn names %.80s, which is not in the task",
+				c->name, name);
+		if (c->dependencies[i].condition == DEPENDENCY_HEALTHY && !other->has_health_check)
+			return err_text(
+				err, -EINVAL,
+				"container %s: dependsOn waits until %.80s is HEALTHY, which has no "
+				"healthCheck",
+				c->name, name);
+	}
+	return 0;
+}
+
 static int check_references(struct json_object *obj, const struct task *task, struct err *err)
 {
 	int r;
@@ -142,12 +163,9 @@ static int check_references(struct json_object *obj, const struct task *task, st
 		r = volumes_check_container(obj, task, c, err);
 		if (r < 0)
 			return r;
-		for (size_t k = 0; k < c->n_dependencies; k++)
-			if (!task_container(task, c->dependencies[k].container))
-				return err_text(
-					err, -EINVAL,
-					"container %s: dependsOn names %.80s, which is not in the task",
-					c->name, c->dependencies[k].container);
+		r = check_dependencies(task, c, err);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }

@@ -21,6 +21,7 @@
 #include <time.h>
 
 #include "agent/task/environment.h"
+#include "agent/task/health.h"
 #include "agent/task/rootfs.h"
 #include "agent/task/seccomp.h"
 #include "lib/fd.h"
@@ -726,6 +727,7 @@ void container_remove(struct container *container)
 {
 	struct err err = {};
 
+	health_free(container->health);
 	output_done(&container->output);
 	endpoint_close(&container->endpoint);
 	container->endpoint = ENDPOINT_EMPTY;

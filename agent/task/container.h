@@ -81,6 +81,7 @@ struct container {
 	size_t n_port_fds;
 	struct output output;
 	uint64_t dropped_told;
+	struct health *health; /* NULL: no health check */
 
 	/* this start */
 	pid_t pid, host_pid; /* in our pid namespace; in that of the host's /proc */

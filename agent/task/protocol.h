@@ -28,6 +28,8 @@
  *                                          is left out rather than refused
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
  *      "stopSignal":"SIGTERM",
+ *      "healthCheck":{"args":["..."],"intervalUsec":n,"timeoutUsec":n,"startPeriodUsec":n,
+ *          "retries":n},                   see health.h; all of it, or no "healthCheck"
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
  *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.
  *      Of config these are taken, and a member not known is refused by name: ociVersion, hostname,
@@ -112,6 +114,10 @@
  *      object; root:ecs-agent 0640) before it is sent, and sent only when no process of the
  *      container is left and its output is in the spool.
  *  {"type":"exec-exited","container":"app","exec":"<id>","exitCode":n,"signal":n,"time":<usec>}
+ *  {"type":"health","container":"app","status":"STARTING"|"HEALTHY"|"UNHEALTHY","since":<usec>,
+ *      "exitCode":n,"output":"..."}        of the last health check, -1 when it could not run or
+ * did not end in time; absent before the first. Sent when something of it has changed; "state" has
+ *      the same as "health" of each container that has a check.
  *  {"type":"dropped","container":"app","records":n,"bytes":n}
  *      log records that the spool's bound made it drop (mode non-blocking), in total so far.
  */

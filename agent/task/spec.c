@@ -267,6 +267,9 @@ static int settings_parse(struct json_object *container, struct container_spec *
 	if (r == 0)
 		r = json_optional(json_get_bool(container, "interactive", &spec->interactive, err));
 	if (r == 0)
+		r = json_optional(
+			json_get_object(container, "healthCheck", &spec->health_check, err));
+	if (r == 0)
 		r = json_optional(json_get_bool(container, "swapIfCounted",
 		                                &spec->limits.memory_swap_if_counted, err));
 	if (r == 0)
@@ -317,7 +320,7 @@ static int parse(struct json_object *container, enum network_mode mode, struct c
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
 	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
-	                 "dns", "extraHosts", "stopSignal", "log");
+	                 "dns", "extraHosts", "stopSignal", "healthCheck", "log");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)

@@ -19,6 +19,7 @@
 
 #include "agent/task/container.h"
 #include "agent/task/exec_requests.h"
+#include "agent/task/health.h"
 #include "agent/task/protocol.h"
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
@@ -192,10 +193,25 @@ static void answer_created(struct supervisor *s, struct json_object *request,
 	send_message(s, answer, fds, container->netns_fd >= 0 ? ARRAY_SIZE(fds) : 0);
 }
 
+static int make_health(const struct container_spec *spec, struct health **ret, struct err *err)
+{
+	struct health_check check = {};
+	int r;
+
+	if (!spec->health_check)
+		return 0;
+	r = health_check_parse(spec->health_check, &check, err);
+	if (r == 0 && health_new(&check, ret) < 0)
+		r = err_oom(err);
+	health_check_done(&check);
+	return r;
+}
+
 static int on_create(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
                      struct err *err)
 {
 	_cleanup_(container_spec_freep) struct container_spec *spec = NULL;
+	_cleanup_(health_freep) struct health *health = NULL;
 	struct container *container = NULL;
 	struct json_object *object;
 	int r;
@@ -220,10 +236,13 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 	if (s->n_containers == CONTAINERS_MAX)
 		return err_text(err, -E2BIG, "a task can have %d containers", CONTAINERS_MAX);
 
-	r = container_create(&s->task, spec, &container, err);
+	r = make_health(spec, &health, err);
+	if (r == 0)
+		r = container_create(&s->task, spec, &container, err);
 	if (r < 0)
 		return r;
 	TAKE_PTR(spec);
+	container->health = TAKE_PTR(health);
 	container->next = s->containers;
 	s->containers = container;
 	s->n_containers++;
@@ -328,6 +347,8 @@ static void start_progress(struct supervisor *s, struct container *container, bo
 		break;
 	case CONTAINER_STARTED:
 		answer_started(s, container);
+		if (container->health)
+			health_start(container->health, &s->execs.set, container);
 		malloc_trim(0); /* the specification is gone */
 		break;
 	case CONTAINER_FAILED:
@@ -362,6 +383,21 @@ static void send_dropped(struct supervisor *s, struct container *container)
 	              json_add_u64(event, "bytes", bytes) < 0))
 		return;
 	send_message(s, event, NULL, 0);
+}
+
+static void send_health(struct supervisor *s)
+{
+	for (struct container *c = s->containers; c; c = c->next) {
+		_cleanup_json_ struct json_object *event = NULL;
+
+		if (!c->health || !health_take_news(c->health))
+			continue;
+		event = ipc_message_new("health", NULL);
+		if (event && (json_add_string(event, "container", c->name) < 0 ||
+		              health_to_json(c->health, event) < 0))
+			continue;
+		send_message(s, event, NULL, 0);
+	}
 }
 
 static int on_stop(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
@@ -494,6 +530,12 @@ static struct json_object *container_state(const struct container *c)
 	if (c->started_realtime_usec &&
 	    json_add_u64(state, "startedTime", c->started_realtime_usec) < 0)
 		return NULL;
+	if (c->health) {
+		struct json_object *health = json_object_new_object();
+
+		if (json_add(state, "health", health) < 0 || health_to_json(c->health, health) < 0)
+			return NULL;
+	}
 	if (c->status == CONTAINER_STOPPED &&
 	    json_add_u64(state, "exitTime", c->exit_realtime_usec) < 0)
 		return NULL;
@@ -745,6 +787,8 @@ static void on_child_exit(struct supervisor *s, pid_t pid, int status)
 			start_progress(s, c, true);
 		if (c->status != CONTAINER_RUNNING)
 			return; /* the start failed, which is answered */
+		if (c->health)
+			health_stop(c->health);
 		container_exited(c, status);
 		send_dropped(s, c);
 		send_exited(s, c);
@@ -867,6 +911,8 @@ static void check_deadlines(struct supervisor *s)
 		}
 		if (c->stop_deadline_usec && now >= c->stop_deadline_usec && !c->kill_sent)
 			container_kill(c);
+		if (c->health)
+			health_check_due(c->health, now);
 	}
 	execs_check_deadlines(&s->execs.set);
 	if (now - s->dropped_usec < DROPPED_USEC)
@@ -893,6 +939,8 @@ static int next_timeout(const struct supervisor *s, bool stalled)
 		earlier(&due, c->start_deadline_usec);
 		if (!c->kill_sent)
 			earlier(&due, c->stop_deadline_usec);
+		if (c->health)
+			earlier(&due, health_deadline(c->health));
 		if (c->output.writer)
 			spool_writer_dropped(c->output.writer, &records, &bytes);
 		if (records != c->dropped_told)
@@ -975,6 +1023,7 @@ static int turn(struct supervisor *s, struct err *err)
 	check_deadlines(s);
 	if (s->stopping)
 		stop_next(s);
+	send_health(s);
 	if (s->conn && (fds[AT_CONNECTION].revents & POLLOUT) && ipc_conn_flush(s->conn) < 0)
 		drop_connection(s);
 	if (s->conn && (fds[AT_CONNECTION].revents & ~POLLOUT))

@@ -251,7 +251,8 @@ static void test_what_is_wrong_is_named(void **state)
 		{"", "", ",\"dns\":{\"server\":[]}", "dns.server"},
 		{"", "", ",\"log\":{}", "driver"},
 		{"", "", ",\"log\":{\"driver\":\"x\",\"maxBytes\":0}", "maxBytes"},
-		{"", "", ",\"healthCheck\":{}", "healthCheck"},
+		{"", "", ",\"healthCheck\":[]", "healthCheck"},
+		{"", "", ",\"healthChecks\":{}", "container.healthChecks"},
 	};
 
 	(void)state;
