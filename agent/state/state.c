@@ -3,9 +3,11 @@
  * damaged. Changes are values in a queue until they are committed, so that a transaction which
  * fails can simply be run again.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -16,8 +18,10 @@
 #include "lib/log.h"
 #include "lib/loop.h"
 
-#define RETRY_MIN_USEC (1000 * 1000ull)
-#define RETRY_MAX_USEC (30 * 1000 * 1000ull)
+#define SET_ASIDE_PREFIX STATE_DATABASE ".damaged-"
+#define SET_ASIDE_MAX    5 /* databases that are kept to be looked into */
+#define RETRY_MIN_USEC   (1000 * 1000ull)
+#define RETRY_MAX_USEC   (30 * 1000 * 1000ull)
 
 /* The database, then what SQLite keeps beside it. */
 static const char *const files[] = {STATE_DATABASE, STATE_DATABASE "-wal", STATE_DATABASE "-shm"};
@@ -160,6 +164,51 @@ static int open_database(struct state *state, bool is_reset, struct err *err)
 	return r;
 }
 
+static bool is_set_aside(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (strncmp(name, SET_ASIDE_PREFIX, strlen(SET_ASIDE_PREFIX)) != 0)
+		return false;
+	return len < 4 ||
+	       (strcmp(name + len - 4, "-wal") != 0 && strcmp(name + len - 4, "-shm") != 0);
+}
+
+/* The oldest by its name, which begins with a time; returns how many there are. */
+static size_t find_oldest(DIR *dir, char *ret, size_t n)
+{
+	const struct dirent *entry;
+	size_t found = 0;
+
+	rewinddir(dir);
+	while ((entry = readdir(dir))) {
+		if (!is_set_aside(entry->d_name))
+			continue;
+		if (found++ == 0 || strverscmp(entry->d_name, ret) < 0)
+			snprintf(ret, n, "%s", entry->d_name);
+	}
+	return found;
+}
+
+/* A disk that damages every database must not be filled with them. */
+static void remove_oldest(struct state *state)
+{
+	char name[NAME_MAX + 1], other[NAME_MAX + 8];
+	DIR *dir = opendir(state->dir);
+
+	while (dir && find_oldest(dir, name, sizeof(name)) > SET_ASIDE_MAX) {
+		for (size_t i = 1; i < ARRAY_SIZE(files); i++) {
+			snprintf(other, sizeof(other), "%s%s", name,
+			         files[i] + strlen(STATE_DATABASE));
+			(void)dir_remove_all(state->dir_fd, other);
+		}
+		if (dir_remove_all(state->dir_fd, name) < 0)
+			break; /* it stays, and the next set aside comes here again */
+	}
+	if (dir)
+		closedir(dir);
+}
+
 /* Rename the database and what belongs to it: together they can be looked into later, and a
  * write-ahead log must not meet another database. */
 static int set_aside(struct state *state, struct err *err)
@@ -170,7 +219,7 @@ static int set_aside(struct state *state, struct err *err)
 
 	close_database(state);
 	do { /* none is overwritten that was set aside within the same second */
-		snprintf(name, sizeof(name), STATE_DATABASE ".damaged-%" PRIu64 "%s%.0u", time,
+		snprintf(name, sizeof(name), SET_ASIDE_PREFIX "%" PRIu64 "%s%.0u", time,
 		         n ? "." : "", n);
 		n++;
 	} while (faccessat(state->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && n < 1000);
@@ -185,6 +234,7 @@ static int set_aside(struct state *state, struct err *err)
 			return err_set(err, -errno, "set %s aside as %s", files[i], other);
 	}
 	log_warning(NULL, 0, "state database was set aside as %s/%s", state->dir, name);
+	remove_oldest(state);
 	return 0;
 }
 

@@ -8,9 +8,10 @@
  * transaction that fails (disk full) stays queued and is tried again, 1 to 30 seconds later; what
  * waits for it waits on.
  *
- * A damaged database is set aside as agent.db.damaged-<time> and a new one begun: the state is a
- * cache of what the supervisors of the tasks know. A new one is "incomplete", over restarts too,
- * until state_complete() says that what can be known of running tasks is in it.
+ * A damaged database is set aside as agent.db.damaged-<time> (the newest five are kept) and a new
+ * one begun: the state is a cache of what the supervisors of the tasks know. A new one is
+ * "incomplete", over restarts too, until state_complete() says that what can be known of running
+ * tasks is in it.
  *
  * Versions: a database of an older ecs-agent is brought up to date. One of a newer ecs-agent is
  * used as it is where that has only added to the schema, and what it has added stays; otherwise it

@@ -503,7 +503,7 @@ static void test_damaged_database_is_set_aside_whatever_the_damage(void **unused
 		state = open_state();
 		assert_int_equal(state_origin(state), STATE_ORIGIN_DAMAGED);
 		assert_true(state_is_incomplete(state));
-		assert_int_equal(count_set_aside(), before + 1);
+		assert_int_equal(count_set_aside(), before < 5 ? before + 1 : 5);
 		assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
 		assert_int_equal(seen.n, 0);
 		put_task(state, ARN, 1);
