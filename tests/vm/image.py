@@ -37,7 +37,11 @@ EXCLUDE = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
 MASK = """apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
     e2scrub_reap.service getty@tty1.service systemd-networkd-wait-online.service
     systemd-random-seed.service systemd-pstore.service systemd-update-utmp.service
-    systemd-update-utmp-runlevel.service sys-kernel-debug.mount sys-kernel-tracing.mount"""
+    systemd-update-utmp-runlevel.service systemd-logind.service sys-kernel-debug.mount
+    sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount
+    dev-hugepages.mount kmod-static-nodes.service modprobe@configfs.service
+    modprobe@dm_mod.service modprobe@drm.service modprobe@efi_pstore.service
+    modprobe@fuse.service modprobe@loop.service"""
 DISABLE = "docker-registry.service nfs-server.service nfs-client.target rpcbind.service rpcbind.socket"
 
 MODULES = "virtio_pci virtio_blk"  # ext4 is built in; udev loads the rest
