@@ -15,11 +15,12 @@
 #include "lib/fd.h"
 #include "lib/spool.h"
 
-#define MAGIC      UINT64_C(0x314b544d53434500) /* "\0ECSMTK1" */
-#define VERSION    1u
-#define HEAD_BYTES 4096
-#define FILE_BYTES (HEAD_BYTES + 2 * VAULT_BYTES_MAX)
-#define SEALS      (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+#define MAGIC       UINT64_C(0x314b544d53434500) /* "\0ECSMTK1" */
+#define VERSION     1u
+#define HEAD_BYTES  4096
+#define FILE_BYTES  (HEAD_BYTES + 2 * VAULT_BYTES_MAX)
+#define SPARE_BYTES (256 * 1024)
+#define SEALS       (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
 
 #ifndef MFD_NOEXEC_SEAL
 #	define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
@@ -57,6 +58,13 @@ static uint32_t slot_crc(uint64_t sequence, uint32_t length, const void *bytes)
 	return spool_crc32(crc, bytes, length);
 }
 
+static void slot_punch(struct vault *vault, int i)
+{
+	/* A failure costs memory only. */
+	(void)fallocate(vault->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	                HEAD_BYTES + (off_t)i * VAULT_BYTES_MAX, VAULT_BYTES_MAX);
+}
+
 /* Zeroes what was ever written there, which the length of a damaged slot would not tell, and gives
  * the memory back. */
 static void slot_wipe(struct vault *vault, int i)
@@ -77,9 +85,20 @@ static void slot_wipe(struct vault *vault, int i)
 		explicit_bzero((uint8_t *)vault->head + data, (size_t)(hole - data));
 		at = hole;
 	}
-	/* A failure costs memory only. */
-	(void)fallocate(vault->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin,
-	                VAULT_BYTES_MAX);
+	slot_punch(vault, i);
+	slot->length = slot->crc = 0;
+}
+
+/* The same for one whose block was ours. Its memory is kept for the block after the next, which
+ * most often is as long: new pages cost more than all the rest. */
+static void slot_clear(struct vault *vault, int i, size_t next_length)
+{
+	struct slot *slot = &vault->head->slots[i];
+
+	atomic_store(&slot->sequence, 0);
+	explicit_bzero(slot_bytes(vault, i), slot->length);
+	if (slot->length > SPARE_BYTES + 2 * next_length)
+		slot_punch(vault, i);
 	slot->length = slot->crc = 0;
 }
 
@@ -242,5 +261,5 @@ void vault_commit(struct vault *vault, size_t len)
 	vault->sequence = sequence;
 	vault->current = next;
 	if (before >= 0)
-		slot_wipe(vault, before);
+		slot_clear(vault, before, len);
 }

@@ -12,13 +12,13 @@ import threading
 
 class Stored:
     def __init__(self, name, fd):
-        self.name, self.fd = name, fd
+        self.name, self.fd, self.file = name, fd, file_of(fd)
 
-    def is_same(self, fd):
-        """The same open file, as systemd finds it by kcmp(2): here by device, inode and position in the
-        system's tables, which is as good for sockets and memory files."""
-        a, b = os.fstat(self.fd), os.fstat(fd)
-        return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+def file_of(fd):
+    """What tells open files apart, as systemd does by kcmp(2): this is as good for sockets and memfds."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 class ServiceManager:
@@ -74,7 +74,7 @@ class ServiceManager:
             if len(self.stored) >= self.limit:
                 self.dropped += 1
                 os.close(fd)
-            elif any(e.is_same(fd) for e in self.stored):
+            elif file_of(fd) in {e.file for e in self.stored}:
                 os.close(fd)
             else:
                 self.stored.append(Stored(name, fd))
