@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_EVERY_USEC 250000
+#define LINE_EVERY_USEC 500000
 #define LAST_LINES      5
 
 static volatile sig_atomic_t told;
