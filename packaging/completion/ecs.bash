@@ -5,8 +5,10 @@ _ecs_options() {
 	"$1" --help 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p'
 }
 
+# Those in a list, and one that stands in the first line.
 _ecs_commands() {
-	"$1" --help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'
+	"$1" --help 2>/dev/null | sed -n -e '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p' \
+		-e '1s/.*\[\([a-z]*\) \.\.\.\].*/\1/p'
 }
 
 # Names of images in the store, which root alone can list.

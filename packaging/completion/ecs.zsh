@@ -10,6 +10,8 @@ for line in "${(@f)$($words[1] --help 2>/dev/null)}"; do
 		flags+=("${match[1]}:${match[3]}")
 	elif [[ $line =~ '^  ([a-z]+)( [A-Z]+)? +(.*)$' ]]; then
 		verbs+=("${match[1]}:${match[3]}")
+	elif [[ $line =~ '^Usage: .*\[([a-z]+) \.\.\.\]' ]]; then
+		verbs+=("${match[1]}")
 	fi
 done
 

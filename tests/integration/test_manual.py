@@ -238,7 +238,7 @@ def test_bash_completes_the_options_that_there_are(path_with_programs, name):
 def test_bash_completes_the_commands_that_there_are(path_with_programs):
     assert complete_in_bash(path_with_programs, "ecs-image", "") == sorted(image_commands())
     assert complete_in_bash(path_with_programs, "ecs-image", "--state-dir", "/x", "p") == ["pull"]
-    assert complete_in_bash(path_with_programs, "ecs-agent", "") == []
+    assert complete_in_bash(path_with_programs, "ecs-agent", "") == ["exec"]
     assert complete_in_bash(path_with_programs, "ecs-image", "pull", "") == []
 
 
@@ -276,4 +276,5 @@ def test_zsh_completes_options_commands_and_files(path_with_programs):
         assert sorted(line.split(":")[0] for line in offered) == sorted(options(name))
     offered = complete_in_zsh(path_with_programs, "ecs-image", "")
     assert sorted(line.split(":")[0] for line in offered) == sorted(image_commands())
+    assert complete_in_zsh(path_with_programs, "ecs-agent", "") == ["exec"]
     assert complete_in_zsh(path_with_programs, "ecs-agent", "--state-dir", "") == ["files -/"]
