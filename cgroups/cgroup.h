@@ -158,8 +158,9 @@ struct cgroup_stats {
 
 	uint64_t pids, pids_max;
 
-	/* None without an I/O controller; on v1, Linux 6.10 and later count only on devices for
-	 * which any cgroup has had a throttle set. */
+	/* None without an I/O controller. v1 depends on the kernel: Linux 6.10 and later count only
+	 * on devices for which a cgroup has had a throttle set, 6.1 only in cgroups that have one.
+	 */
 	struct cgroup_io_stats *io;
 	size_t n_io;
 

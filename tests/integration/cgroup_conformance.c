@@ -709,16 +709,17 @@ static bool find_disk(char *ret, size_t n)
 	return false;
 }
 
-/* On v1, Linux 6.10 and later count only on devices that are throttled; a limit of 0 is none. */
+/* On v1 some kernels count only where I/O is throttled: to more than any disk can do. */
 static void make_v1_count(const struct bench *b, const char *disk)
 {
+	static const char *const files[] = {"blkio.throttle.read_bps_device",
+	                                    "blkio.throttle.write_bps_device"};
 	const struct hierarchy *h = hierarchy_of(b, CONTROLLER_BLKIO);
 	char text[64];
 
-	snprintf(text, sizeof(text), "%s 0", disk);
-	if (h && !cgroup_root_is_v2(b->root))
-		(void)hierarchy_write(h, b->container->path, "blkio.throttle.read_bps_device", text,
-		                      NULL);
+	snprintf(text, sizeof(text), "%s %lu", disk, MIB * MIB);
+	for (size_t i = 0; h && !cgroup_root_is_v2(b->root) && i < ARRAY_SIZE(files); i++)
+		(void)hierarchy_write(h, b->container->path, files[i], text, NULL);
 }
 
 /* The file system reads and writes a little for itself. */
