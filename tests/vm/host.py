@@ -16,7 +16,7 @@ LEFTOVERS = r"""
 find /sys/fs/cgroup -type d -name 'ecstasks-*'
 grep -E ' /(run|var/lib)/ecs/' /proc/mounts
 ip -o link | grep -o 'ecs[^:@]*' | grep -v '^ecs0$'
-find /var/lib/ecs/tasks /run/ecs/tasks /var/lib/ecs/spool -mindepth 1 -maxdepth 1 ! -name '.*'
+find /var/lib/ecs/tasks /var/lib/ecs/exits /run/ecs/tasks /var/lib/ecs/spool -mindepth 1 -maxdepth 1 ! -name '.*'
 nft list ruleset | grep -oE 'comment "[0-9a-f]{12,64}"'
 true
 """
