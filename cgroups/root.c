@@ -66,7 +66,10 @@ static int make_parent(struct hierarchy *h, const char *parent, bool delegate, s
 	size_t n = 0;
 	int r;
 
-	if (delegate && unified_delegates(h, parent))
+	/* What is there needs no more; of cpusets it has to be looked at. */
+	if (delegate ? unified_delegates(h, parent)
+	             : !(h->controllers & (1u << CONTROLLER_CPUSET)) &&
+	                       hierarchy_has(h, parent, "."))
 		return 0;
 	if (delegate) {
 		r = unified_delegate(h, ".", err);
