@@ -253,6 +253,21 @@ bool child_send_report(const struct child_plan *plan, struct child_report report
 	return sendmsg(plan->report_fd, &msg, MSG_NOSIGNAL) == (ssize_t)sizeof(report);
 }
 
+static int hold(struct child *child)
+{
+	ssize_t n;
+	char go;
+
+	if (!child->spec->hold)
+		return 0;
+	if (!child_send_report(child->plan, child->where, -EBADF))
+		return -EPIPE;
+	do
+		n = read(child->plan->report_fd, &go, sizeof(go));
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n == 0 ? -EPIPE : 0;
+}
+
 int child_execute(struct child *child)
 {
 	char path[PATH_MAX];
@@ -305,6 +320,7 @@ static const struct child_step_entry start_steps[] = {
 	{CHILD_CAPABILITIES, child_drop_privileges},
 	{CHILD_NO_NEW_PRIVS, child_no_new_privs},
 	{CHILD_INIT, start_init},
+	{CHILD_HOLD, hold},
 	{CHILD_EXEC, child_execute},
 };
 

@@ -8,6 +8,9 @@
  * report of CHILD_EXEC follows. End of file without it means that the child was killed. With a
  * terminal, CHILD_CONSOLE comes before and brings the master side of it.
  *
+ * With spec->hold the child stops before the program: it reports CHILD_HOLD, and goes on when it
+ * reads a byte from plan->report_fd.
+ *
  * One more process in a container that runs (an exec) goes a way of its own, with the same plan and
  * reports: child_exec_run().
  */
@@ -58,6 +61,7 @@ enum child_step {
 	CHILD_INIT,
 	CHILD_NAMESPACES, /* exec only, as the next */
 	CHILD_FORK,
+	CHILD_HOLD,
 	CHILD_READY,
 	CHILD_EXEC,
 	_CHILD_STEP_MAX,

@@ -26,7 +26,13 @@ int child_new_keyring(struct child *child)
 
 int child_find_user(struct child *child)
 {
-	return user_resolve(child->root_fd, child->spec->user, child->spec->group, &child->ids);
+	struct user_ids *ids = &child->ids;
+	int r = user_resolve(child->root_fd, child->spec->user, child->spec->group, ids);
+
+	for (size_t i = 0; r == 0 && i < child->spec->n_additional_gids; i++)
+		if (ids->n_groups < USER_GROUPS_MAX)
+			ids->groups[ids->n_groups++] = child->spec->additional_gids[i];
+	return r;
 }
 
 /* What a limit is that nobody set: those of a process that the kernel and init(1) start; open files
@@ -69,7 +75,7 @@ int child_set_rlimits(struct child *child)
 	int r;
 
 	child->where.item = -1;
-	for (size_t i = 0; i < ARRAY_SIZE(default_rlimits); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(default_rlimits) && !child->spec->bare; i++) {
 		r = set_default_rlimit(&default_rlimits[i]);
 		if (r < 0)
 			return r;

@@ -199,7 +199,7 @@ static bool is_mounted_by_task(const struct child *child, const char *path)
 
 int child_mount_etc_files(struct child *child)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(child_etc_files); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(child_etc_files) && !child->spec->bare; i++) {
 		_cleanup_close_ int source = -EBADF, tree = -EBADF;
 		char from[PATH_MAX], to[32];
 		int r;

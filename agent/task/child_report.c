@@ -177,6 +177,7 @@ static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_INIT] = "start the init process",
 	[CHILD_NAMESPACES] = "enter the container",
 	[CHILD_FORK] = "fork inside the container",
+	[CHILD_HOLD] = "wait for the start",
 	[CHILD_READY] = "start the program",
 };
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -114,6 +115,8 @@ static int make_network(struct container *container, struct err *err)
 	r = netns_create(&container->netns_fd, err);
 	if (r < 0)
 		return r;
+	if (container->spec->bare)
+		return 0;
 	return endpoint_open(container->netns_fd, &container->endpoint, err);
 }
 
@@ -142,6 +145,7 @@ static int make_rootfs(struct container *container, struct err *err)
 	const struct task *task = container->task;
 	char disk_dir[PATH_MAX];
 	struct rootfs rootfs = {
+		.directory = container->spec->rootfs,
 		.tasks_dir = task->tasks_dir,
 		.disk_dir = disk_dir,
 		.container = container->name,
@@ -218,7 +222,9 @@ int container_create(struct task *task, struct container_spec *spec, struct cont
 	container->spec = spec;
 	container->stop_signal = spec->stop_signal;
 	container->netns_fd = container->pid_fd = container->report_fd = -EBADF;
-	container->stdin_fd = -EBADF;
+	container->stdin_fd = container->console_fd = -EBADF;
+	for (int i = 0; i < 3; i++)
+		container->stdio[i] = -EBADF;
 	container->endpoint = ENDPOINT_EMPTY;
 	output_init(&container->output);
 
@@ -347,6 +353,9 @@ static int open_stdin(struct container *container, int *ret_read, struct err *er
 		return err_set(err, -errno, "make a pipe for the input");
 	*ret_read = fds[0];
 	fd_close(container->stdin_fd);
+	fd_close(container->console_fd);
+	for (int i = 0; i < 3; i++)
+		fd_close(container->stdio[i]);
 	container->stdin_fd = fds[1];
 	return 0;
 }
@@ -369,8 +378,13 @@ static int start_child(struct container *container, struct child_plan *plan, str
 	plan->stdio[0] = stdin_read;
 	plan->stdio[1] = container->output.write_fds[0];
 	plan->stdio[2] = container->output.write_fds[1];
+	for (int i = 0; i < 3; i++)
+		if (container->stdio[i] >= 0)
+			plan->stdio[i] = container->stdio[i];
 	r = clone_child(container, plan, err);
 	output_close_write_ends(&container->output);
+	for (int i = 0; i < 3; i++)
+		container->stdio[i] = fd_close(container->stdio[i]);
 	if (r < 0)
 		return r;
 	container->report_fd = TAKE_FD(report_read);
@@ -394,7 +408,7 @@ static int prepare_and_start(struct container *container, const struct network_a
 	dir_fd = open(container->private_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd < 0)
 		return err_set(err, -errno, "open %s", container->private_dir);
-	r = etc_files_write(dir_fd, spec, hostname, address, host_mode, err);
+	r = spec->bare ? 0 : etc_files_write(dir_fd, spec, hostname, address, host_mode, err);
 	if (r == 0)
 		r = environment_make(spec, hostname, NULL, environment, err);
 	plan->env = environment->list;
@@ -431,7 +445,7 @@ static void forget_last_exit(struct container *container)
 	container->has_exit_code = container->oom_killed = container->kill_sent = false;
 	container->exit_code = container->exit_signal = 0;
 	container->exit_realtime_usec = container->started_realtime_usec = 0;
-	container->was_ready = false;
+	container->was_ready = container->held = false;
 	container->failure = (struct child_report){};
 	container->stop_deadline_usec = 0;
 }
@@ -547,6 +561,11 @@ static void take_report(struct container *container, struct child_message *messa
 
 	if (message->report.error < 0 && container->failure.error == 0)
 		container->failure = message->report;
+	else if (message->report.step == CHILD_HOLD)
+		container->held = container->spec->hold;
+	else if (message->report.step == CHILD_CONSOLE && container->spec->bare &&
+	         container->console_fd < 0)
+		container->console_fd = TAKE_FD(message->console_fd);
 	else if (message->report.step == CHILD_CONSOLE && message->console_fd >= 0 &&
 	         container->spec->terminal && !container->output.terminal &&
 	         output_set_terminal(&container->output, TAKE_FD(message->console_fd), &err) < 0)
@@ -566,8 +585,13 @@ enum container_progress container_start_progress(struct container *container, bo
 
 	while ((r = child_report_receive(container->report_fd, &message)) > 0)
 		take_report(container, &message);
-	if (r == -EAGAIN && !ended)
-		return CONTAINER_WAITS;
+	if (r == -EAGAIN && !ended) {
+		if (!container->held || container->start_deadline_usec == 0)
+			return CONTAINER_WAITS;
+		container->start_deadline_usec = 0; /* it waits as long as it likes */
+		return CONTAINER_HELD;
+	}
+	container->held = false;
 
 	if (container->failure.error < 0) {
 		start_failed(container,
@@ -583,6 +607,26 @@ enum container_progress container_start_progress(struct container *container, bo
 	}
 	start_succeeded(container);
 	return CONTAINER_STARTED;
+}
+
+int container_release(struct container *container, struct err *err)
+{
+	static const char go = 1;
+
+	if (container->status != CONTAINER_STARTING || !container->held)
+		return err_text(err, -EBUSY, "container %s is started already", container->name);
+	if (send(container->report_fd, &go, sizeof(go), MSG_NOSIGNAL) != sizeof(go))
+		return err_set(err, -errno, "let container %s run", container->name);
+	container->held = false;
+	container->start_deadline_usec = now_monotonic_usec() + CONTAINER_START_USEC;
+	return 0;
+}
+
+int container_signal(const struct container *container, int signal)
+{
+	if (container->pid_fd < 0)
+		return -ESRCH;
+	return syscall(SYS_pidfd_send_signal, container->pid_fd, signal, NULL, 0) < 0 ? -errno : 0;
 }
 
 void container_start_abort(struct container *container, struct err *err)

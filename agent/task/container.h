@@ -89,6 +89,9 @@ struct container {
 	int report_fd; /* -EBADF: execve(2) is behind us */
 	int stdin_fd;  /* interactive: kept open, so that the container never reads the end */
 	bool was_ready;
+	bool held;      /* STARTING, and waits for container_release() */
+	int console_fd; /* held: the terminal's master side, for whoever asked */
+	int stdio[3];   /* oci: what its standard input and output are; -EBADF: /dev/null */
 	struct child_report failure;                      /* error 0: none */
 	uint64_t start_deadline_usec, stop_deadline_usec; /* monotonic; 0: none */
 	bool kill_sent;
@@ -113,6 +116,7 @@ int container_start(struct container *container, const struct network_address *a
 
 enum container_progress {
 	CONTAINER_WAITS,   /* nothing final yet */
+	CONTAINER_HELD,    /* spec->hold: all is made but the program runs */
 	CONTAINER_STARTED, /* the program runs: RUNNING */
 	CONTAINER_FAILED,  /* STOPPED; err says why, has_exit_code and exit_code are set */
 };
@@ -120,6 +124,12 @@ enum container_progress {
 /* Read the child's report. ended: the child is gone, so nothing more can come. */
 enum container_progress container_start_progress(struct container *container, bool ended,
                                                  struct err *err);
+
+/* Let a held container run its program: STARTING as after container_start(). -EBUSY: not held. */
+int container_release(struct container *container, struct err *err);
+
+/* To the first process, of a held container too; -ESRCH without one. */
+int container_signal(const struct container *container, int signal);
 
 /* Give up a start that takes too long (or was stopped): STOPPED, with err. */
 void container_start_abort(struct container *container, struct err *err);

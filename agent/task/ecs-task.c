@@ -2,6 +2,8 @@
  * ecs-task: the container runtime. One process for each task, started by ecs-launcher as root, as
  * first process of a pid namespace of its own: when it ends, however it ends, the kernel ends every
  * process of the task.
+ *
+ * It is an OCI runtime's command line as well (oci.h), which starts such supervisors by itself.
  */
 #include <errno.h>
 #include <limits.h>
@@ -16,6 +18,7 @@
 
 #include "agent/launcher/protocol.h"
 #include "agent/task/mount.h"
+#include "agent/task/oci.h"
 #include "agent/task/reap.h"
 #include "agent/task/supervisor.h"
 #include "lib/fd.h"
@@ -23,6 +26,7 @@
 #include "lib/json.h"
 #include "lib/log.h"
 #include "lib/options.h"
+#include "lib/parse.h"
 
 static bool is_task_id(const char *id)
 {
@@ -117,13 +121,14 @@ static int own_mounts(struct err *err)
 }
 
 static int run_supervisor(const struct options *options, const char *cgroup_parent,
-                          const char *task_id, char **argv, struct err *err)
+                          const char *task_id, bool oci, char **argv, struct err *err)
 {
 	struct supervisor_config config = {
 		.options = options,
 		.cgroup_parent = cgroup_parent,
 		.task_id = task_id,
 		.control_fd = LAUNCHER_CONTROL_FD,
+		.oci = oci,
 	};
 	int r;
 
@@ -166,17 +171,20 @@ static void answer_reap(int r, const struct err *err)
 int main(int argc, char **argv)
 {
 	const char *cgroup_parent = "ecs";
-	bool reap = false, discard = false;
+	bool reap = false, discard = false, oci = false;
 	const struct option_spec specs[] = {
 		{"cgroup-parent", "NAME", "cgroup below which tasks live (ecs)", NULL,
 	         &cgroup_parent},
 		{"reap", NULL, "remove what a dead supervisor of the task left", &reap, NULL},
 		{"discard", NULL, "the same, with output that is not shipped yet", &discard, NULL},
+		{"oci", NULL, "supervise a container of the OCI command line", &oci, NULL},
 	};
 	struct options options;
 	struct err err = {};
 	int first, r;
 
+	if (oci_is_command(argc, argv))
+		return oci_main(argc, argv);
 	log_init("ecs-task");
 	(void)prctl(PR_SET_NAME, "ecs-task");
 	r = options_parse(argc, argv, "ecs-task [OPTION]... TASK-ID", specs, ARRAY_SIZE(specs),
@@ -185,7 +193,8 @@ int main(int argc, char **argv)
 		return EXIT_SUCCESS;
 	if (r == 0 && first != argc - 1)
 		r = err_text(&err, -EINVAL, "ecs-task takes one argument, the id of the task");
-	if (r == 0 && !is_task_id(argv[first]))
+	if (r == 0 &&
+	    !(oci ? name_is_component(argv[first], LAUNCHER_TASK_ID_MAX) : is_task_id(argv[first])))
 		r = err_text(&err, -EINVAL,
 		             "\"%.80s\" is no task id; it must be 1 to %d letters, digits and '-'",
 		             argv[first], LAUNCHER_TASK_ID_MAX);
@@ -199,7 +208,7 @@ int main(int argc, char **argv)
 		                                         &err);
 		answer_reap(r, &err);
 	} else {
-		r = run_supervisor(&options, cgroup_parent, argv[first], argv, &err);
+		r = run_supervisor(&options, cgroup_parent, argv[first], oci, argv, &err);
 	}
 	if (r < 0)
 		log_err(NULL, 0, "task %s: %s", argv[first], err.text);

@@ -51,6 +51,8 @@ int environment_make(const struct container_spec *spec, const char *hostname,
 		ret->list[place] = (char *)additions[i];
 		ret->n += place == ret->n;
 	}
+	if (spec->bare)
+		return 0;
 	snprintf(ret->hostname, sizeof(ret->hostname), "HOSTNAME=%s", hostname);
 	set_default(ret, PATH_ENTRY);
 	set_default(ret, ret->hostname);

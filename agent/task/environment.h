@@ -16,7 +16,8 @@ struct environment {
 /*
  * PATH, HOSTNAME and, on a terminal, TERM where spec->env has none; then additions (NULL for none,
  * else NULL-terminated NAME=VALUE), which replace what is there of that name. HOME is added by the
- * child, who knows the user. ret, spec and additions must stay where they are while list is used.
+ * child, who knows the user. A bare spec gets none of these defaults. ret, spec and additions must
+ * stay where they are while list is used.
  */
 int environment_make(const struct container_spec *spec, const char *hostname,
                      const char *const *additions, struct environment *ret, struct err *err);

@@ -56,6 +56,15 @@
  *      127 (command not found) or 126 (not executable), sent as "exitCode" in the error message
  *      beside "container".
  *
+ *      With "oci":{"rootfs":"/dir","hold":true,"additionalGids":[]} (only of a supervisor of the
+ *      OCI command line) in place of layers, and descriptors in "create" that are the container's
+ *      standard input, output and error, nothing is added that Docker adds, and with "hold" the
+ *      first "start" is answered {"type":"held","container":"app","pid":n} with the terminal's
+ *      master side, if there is one; a second "start" runs the program.
+ *
+ *  {"type":"signal","container":"app","signal":"SIGHUP"} -> {"type":"signalled"}
+ *      To the container's first process.
+ *
  *  {"type":"stop","container":"app","timeoutUsec":30000000}
  *      stopSignal, then SIGKILL to the whole container after the timeout; repeated: the shorter
  *      timeout counts. A container that is created and not started is removed at once (event

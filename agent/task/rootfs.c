@@ -168,6 +168,31 @@ static int mount_overlay(int private_fd, const char *lower, struct err *err)
 	return r < 0 ? err_set(err, r, "mount overlay") : 0;
 }
 
+/* A directory that somebody else has made, with what is mounted below it. */
+static int bind_directory(const struct rootfs *rootfs, int private_fd, struct err *err)
+{
+	_cleanup_close_ int source = -EBADF, tree = -EBADF, target = -EBADF;
+	char path[64];
+	int r;
+
+	if (mkdirat(private_fd, "root", 0700) < 0)
+		return err_set(err, -errno, "create root");
+	source = open(rootfs->directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (source < 0)
+		return err_set(err, -errno, "root file system %s", rootfs->directory);
+	tree = mount_clone(source, true);
+	if (tree < 0)
+		return err_set(err, tree, "bind root file system %s", rootfs->directory);
+	target = openat(private_fd, "root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (target < 0)
+		return err_set(err, -errno, "open root");
+	r = mount_attach(tree, target);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", tree);
+	if (r == 0)
+		r = sys_mount(NULL, path, NULL, MS_PRIVATE | MS_REC, NULL);
+	return r < 0 ? err_set(err, r, "mount root file system %s", rootfs->directory) : 0;
+}
+
 int rootfs_mount(const struct rootfs *rootfs, struct err *err)
 {
 	_cleanup_close_ int disk_fd = -EBADF, private_fd = -EBADF;
@@ -175,7 +200,7 @@ int rootfs_mount(const struct rootfs *rootfs, struct err *err)
 	char path[PATH_MAX];
 	int r;
 
-	if (rootfs->n_layers == 0 || rootfs->n_layers > ROOTFS_LAYERS_MAX)
+	if (!rootfs->directory && (rootfs->n_layers == 0 || rootfs->n_layers > ROOTFS_LAYERS_MAX))
 		return err_text(err, -EINVAL, "an image of %zu layers; it must have 1 to %d",
 		                rootfs->n_layers, ROOTFS_LAYERS_MAX);
 	disk_fd = open(rootfs->disk_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -190,6 +215,8 @@ int rootfs_mount(const struct rootfs *rootfs, struct err *err)
 	if (private_fd < 0)
 		return err_set(err, -errno, "open %s", path);
 
+	if (rootfs->directory)
+		return bind_directory(rootfs, private_fd, err);
 	r = make_directories(disk_fd, private_fd, err);
 	if (r == 0)
 		r = make_links(rootfs, private_fd, lower, sizeof(lower), err);

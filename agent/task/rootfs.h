@@ -26,6 +26,7 @@
 int rootfs_prepare(const char *tasks_dir, struct err *err);
 
 struct rootfs {
+	const char *directory;     /* not NULL: bound in place of an overlay of layers */
 	const char *tasks_dir;     /* <state>/tasks */
 	const char *disk_dir;      /* <state>/tasks/<task id>/<container>, exists and is empty */
 	const char *container;     /* its name */

@@ -211,6 +211,10 @@ static int layers_parse(struct json_object *container, struct container_spec *sp
 
 	if (r < 0)
 		return r;
+	if (spec->rootfs && spec->n_layers > 0)
+		return err_text(err, -EINVAL, "container.layers and container.oci exclude another");
+	if (spec->rootfs)
+		return 0;
 	if (spec->n_layers == 0 || spec->n_layers > ROOTFS_LAYERS_MAX)
 		return err_text(err, -EINVAL,
 		                "container.layers has %zu entries; it must have 1 to %d",
@@ -243,6 +247,48 @@ static int names_parse(struct json_object *container, struct container_spec *spe
 		return err_text(err, -EINVAL, "container.id is \"%.80s\"; it must be 64 hex digits",
 		                spec->id);
 	return 0;
+}
+
+static int gids_parse(struct json_object *oci, struct container_spec *spec, struct err *err)
+{
+	struct json_object *array = NULL;
+	int r = json_optional(json_get_array(oci, "additionalGids", &array, err));
+	size_t n = array ? json_object_array_length(array) : 0;
+
+	if (r < 0)
+		return r;
+	if (n > SPEC_GIDS_MAX)
+		return err_text(err, -EINVAL, "%zu additionalGids; at most %d are taken", n,
+		                SPEC_GIDS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *item = json_object_array_get_idx(array, i);
+		int64_t gid =
+			json_object_is_type(item, json_type_int) ? json_object_get_int64(item) : -1;
+
+		if (gid < 0 || gid > INT32_MAX)
+			return err_text(err, -EINVAL,
+			                "additionalGids[%zu] must be in range 0 to 2147483647", i);
+		spec->additional_gids[spec->n_additional_gids++] = (gid_t)gid;
+	}
+	return 0;
+}
+
+static int oci_parse(struct json_object *container, struct container_spec *spec, struct err *err)
+{
+	struct json_object *oci = NULL;
+	int r = json_optional(json_get_object(container, "oci", &oci, err));
+
+	if (r < 0 || !oci)
+		return r;
+	spec->bare = true;
+	r = ONLY_MEMBERS(oci, "container.oci", err, "rootfs", "hold", "additionalGids");
+	if (r == 0)
+		r = json_get_string(oci, "rootfs", &spec->rootfs, err);
+	if (r == 0)
+		r = spec_check_path(spec->rootfs, "container.oci.rootfs", err);
+	if (r == 0)
+		r = json_optional(json_get_bool(oci, "hold", &spec->hold, err));
+	return r < 0 ? r : gids_parse(oci, spec, err);
 }
 
 /* Members beside names, layers and config. */
@@ -320,9 +366,11 @@ static int parse(struct json_object *container, enum network_mode mode, struct c
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
 	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
-	                 "dns", "extraHosts", "stopSignal", "healthCheck", "log");
+	                 "dns", "extraHosts", "oci", "stopSignal", "healthCheck", "log");
 	if (r == 0)
 		r = names_parse(container, spec, err);
+	if (r == 0)
+		r = oci_parse(container, spec, err);
 	if (r == 0)
 		r = layers_parse(container, spec, err);
 	if (r == 0)
@@ -437,5 +485,8 @@ struct container_spec *container_spec_for_exec(const struct container_spec *spec
 	ret->no_new_privs = spec->no_new_privs;
 	ret->privileged = spec->privileged;
 	ret->seccomp = spec->seccomp;
+	ret->bare = spec->bare;
+	memcpy(ret->additional_gids, spec->additional_gids, sizeof(ret->additional_gids));
+	ret->n_additional_gids = spec->n_additional_gids;
 	return TAKE_PTR(ret);
 }

@@ -75,6 +75,8 @@ struct dns_spec {
 		**options; /* NULL-terminated, owned arrays; NULL: the host's */
 };
 
+#define SPEC_GIDS_MAX 64
+
 struct container_spec {
 	struct json_object *json; /* owned; the strings below are borrowed from it, or from text */
 	char *text;               /* owned; of container_spec_for_exec() */
@@ -100,6 +102,13 @@ struct container_spec {
 	bool terminal;    /* a pseudo-terminal is standard input, output and error */
 	bool interactive; /* standard input stays open, though nobody writes */
 	unsigned short console_rows, console_columns; /* 0: as the kernel makes it */
+
+	/* Of the OCI command line (oci.h); tasks have none of it. */
+	const char *rootfs; /* absolute: this directory is the root, in place of layers */
+	bool bare;          /* nothing that Docker adds: /etc/hosts, variables, default limits */
+	bool hold;          /* the start stops before the program is run */
+	gid_t additional_gids[SPEC_GIDS_MAX];
+	size_t n_additional_gids;
 
 	const char *hostname; /* NULL: the first 12 digits of the id, or the host's in host mode */
 	bool readonly_root;

@@ -46,6 +46,7 @@ struct supervisor {
 	struct json_object *stop_order; /* array of "stop-order"; NULL: none */
 	char exits_dir[PATH_MAX];       /* <state>/exits */
 	struct exec_requests execs;
+	bool oci;
 	bool was_set_up;
 	bool stopping; /* SIGTERM */
 	bool ended;    /* leave the loop once the answer is sent */
@@ -190,7 +191,7 @@ static void answer_created(struct supervisor *s, struct json_object *request,
 	               (container->has_cgroup_id &&
 	                json_add_u64(answer, "cgroupId", container->cgroup_id) < 0)))
 		answer = (json_object_put(answer), NULL);
-	send_message(s, answer, fds, container->netns_fd >= 0 ? ARRAY_SIZE(fds) : 0);
+	send_message(s, answer, fds, container->endpoint.socket_fd >= 0 ? ARRAY_SIZE(fds) : 0);
 }
 
 static int make_health(const struct container_spec *spec, struct health **ret, struct err *err)
@@ -224,6 +225,8 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 	if (r < 0)
 		return r;
 	err->name = "CannotCreateContainerError";
+	if (spec->bare && !s->oci)
+		return err_text(err, -EINVAL, "container.oci is not for tasks");
 	container = find_container(s, spec->name);
 	if (container && container->status == CONTAINER_CREATED &&
 	    strcmp(container->id, spec->id) == 0) {
@@ -241,6 +244,8 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 		r = container_create(&s->task, spec, &container, err);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < 3 && i < msg->n_fds && spec->bare; i++)
+		container->stdio[i] = TAKE_FD(msg->fds[i]);
 	TAKE_PTR(spec);
 	container->health = TAKE_PTR(health);
 	container->next = s->containers;
@@ -288,6 +293,20 @@ static void answer_started(struct supervisor *s, struct container *container)
 	send_message(s, answer, NULL, 0);
 }
 
+static void send_exited(struct supervisor *s, struct container *container);
+
+static void answer_held(struct supervisor *s, struct container *container)
+{
+	_cleanup_json_ struct json_object *request = TAKE_PTR(container->start_request);
+	_cleanup_json_ struct json_object *answer = ipc_message_new("held", request);
+	_cleanup_close_ int console = TAKE_FD(container->console_fd);
+
+	if (answer && (json_add_string(answer, "container", container->name) < 0 ||
+	               json_add_i64(answer, "pid", container->host_pid) < 0))
+		answer = (json_object_put(answer), NULL);
+	send_message(s, answer, &console, console >= 0 ? 1 : 0);
+}
+
 /* As ipc_conn_send_error(), and which container it is about. */
 static void answer_start_failed(struct supervisor *s, struct container *container,
                                 const struct err *err)
@@ -296,6 +315,10 @@ static void answer_start_failed(struct supervisor *s, struct container *containe
 	_cleanup_json_ struct json_object *answer = ipc_message_new("error", request);
 	const char *code = strerrorname_np(-container->failure.error);
 
+	if (!request) { /* it was held, which is answered */
+		send_exited(s, container);
+		return;
+	}
 	if (answer &&
 	    (json_add_string(answer, "code", code && container->failure.error ? code : "EIO") < 0 ||
 	     json_add_string(answer, "message", err->text) < 0 ||
@@ -323,7 +346,8 @@ static int on_start(struct supervisor *s, struct json_object *request, struct ip
 	r = network_parse(s, request, &address, err);
 	if (r < 0)
 		return r;
-	r = container_start(container, &address, msg->fds, msg->n_fds, err);
+	r = container->held ? container_release(container, err)
+	                    : container_start(container, &address, msg->fds, msg->n_fds, err);
 	if (r == -EBUSY)
 		return r;
 	json_object_put(container->start_request);
@@ -344,6 +368,9 @@ static void start_progress(struct supervisor *s, struct container *container, bo
 
 	switch (container_start_progress(container, ended, &err)) {
 	case CONTAINER_WAITS:
+		break;
+	case CONTAINER_HELD:
+		answer_held(s, container);
 		break;
 	case CONTAINER_STARTED:
 		answer_started(s, container);
@@ -466,6 +493,34 @@ static int on_stop_order(struct supervisor *s, struct json_object *request, stru
 	return 0;
 }
 
+static int on_signal_request(struct supervisor *s, struct json_object *request,
+                             struct ipc_message *msg, struct err *err)
+{
+	_cleanup_json_ struct json_object *answer = ipc_message_new("signalled", request);
+	struct container *container;
+	const char *name;
+	int r, number;
+
+	(void)msg;
+	if (!answer)
+		return err_oom(err);
+	r = get_container(s, request, &container, err);
+	if (r == 0)
+		r = json_get_string(request, "signal", &name, err);
+	if (r < 0)
+		return r;
+	number = signal_from_name(name);
+	if (number < 0)
+		return err_text(err, -EINVAL, "signal \"%.64s\" is no signal", name);
+	r = container_signal(container, number);
+	if (r == -ESRCH)
+		return err_text(err, r, "container %s is not running", container->name);
+	if (r < 0)
+		return err_set(err, r, "send signal %s to container %s", name, container->name);
+	send_message(s, answer, NULL, 0);
+	return 0;
+}
+
 /* --- record, state, sockets --- */
 
 /* As text: it takes a fraction of what the parsed objects do. */
@@ -522,10 +577,11 @@ static struct json_object *container_state(const struct container *c)
 
 	if (!state || json_add_string(state, "name", c->name) < 0 ||
 	    json_add_string(state, "id", c->id) < 0 ||
-	    json_add_string(state, "status", words[c->status]) < 0 ||
+	    json_add_string(state, "status", c->held ? "held" : words[c->status]) < 0 ||
 	    (c->has_cgroup_id && json_add_u64(state, "cgroupId", c->cgroup_id) < 0))
 		return NULL;
-	if (c->status == CONTAINER_RUNNING && json_add_i64(state, "pid", c->host_pid) < 0)
+	if ((c->held || c->status == CONTAINER_RUNNING) &&
+	    json_add_i64(state, "pid", c->host_pid) < 0)
 		return NULL;
 	if (c->started_realtime_usec &&
 	    json_add_u64(state, "startedTime", c->started_realtime_usec) < 0)
@@ -697,6 +753,7 @@ static const struct {
 	{"end", false, false, on_end},
 	{"exec", true, true, on_exec},
 	{"exec-signal", true, false, on_exec_signal},
+	{"signal", true, false, on_signal_request},
 };
 
 static void handle_message(struct supervisor *s, struct ipc_message *msg)
@@ -1165,6 +1222,7 @@ int supervisor_run(const struct supervisor_config *config, struct err *err)
 	                 .spool_fd = -EBADF},
 		.signal_fd = -EBADF,
 		.listen_fd = -EBADF,
+		.oci = config->oci,
 	};
 	const struct exec_requests_calls calls = {
 		.get_container = container_for_exec,

@@ -12,6 +12,7 @@ struct supervisor_config {
 	const char *cgroup_parent;
 	const char *task_id;
 	int control_fd; /* the first connection */
+	bool oci;       /* of the OCI command line: a "create" may have "oci" */
 };
 
 /* Returns 0 when the task has ended, or -errno when it could not be supervised. */
