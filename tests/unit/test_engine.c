@@ -1,8 +1,10 @@
 /* The engine among its peers: what is done in which order, what is reported, what a restart or a
  * death changes. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "agent/engine/engine_internal.h"
@@ -1060,6 +1062,48 @@ static void test_task_that_had_not_started_before_a_reboot_starts_after_it(void 
 	assert_int_equal(world_count(world, "start:app"), 1);
 }
 
+/* Files cannot grow: every commit fails as on a full disk. */
+static void fill_disk(bool is_full)
+{
+	struct rlimit limit;
+
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = is_full ? 1 : limit.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void test_supervisor_keeps_an_exit_until_the_store_has_it(void **state)
+{
+	struct world *world = *state;
+
+	run_one(world, "t1");
+	world_settle(world);
+	fill_disk(true);
+	world_exit(world, "t1", "app", 7, false);
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	world_settle(world);
+	assert_int_equal(world_count(world, "end:t1"), 0);
+	fill_disk(false);
+	world_wait_word(world, "end:t1", 1);
+}
+
+static void test_nothing_is_reaped_before_the_store_has_its_exits(void **state)
+{
+	struct world *world = *state;
+
+	run_one(world, "t1");
+	world_settle(world);
+	world_write_exit(world, "t1", "app", 5);
+	fill_disk(true);
+	world_kill_supervisor(world, "t1");
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	world_settle(world);
+	assert_int_equal(world_count(world, "reap:t1"), 0);
+	fill_disk(false);
+	world_wait_word(world, "reap:t1", 1);
+}
+
 static void test_left_directories_of_unknown_tasks_are_reaped(void **state)
 {
 	struct world *world = *state;
@@ -1144,6 +1188,8 @@ int main(void)
 		TEST(test_exits_of_an_orderly_shutdown_are_reported_after_it),
 		TEST(test_task_that_ran_when_the_power_failed_is_stopped_with_that_reason),
 		TEST(test_task_that_had_not_started_before_a_reboot_starts_after_it),
+		TEST(test_supervisor_keeps_an_exit_until_the_store_has_it),
+		TEST(test_nothing_is_reaped_before_the_store_has_its_exits),
 		TEST(test_left_directories_of_unknown_tasks_are_reaped),
 		TEST(test_supervisor_is_told_in_which_order_to_stop),
 		TEST(test_lost_state_is_rebuilt_from_the_supervisors),
