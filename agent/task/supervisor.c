@@ -22,6 +22,7 @@
 #include "agent/task/health.h"
 #include "agent/task/protocol.h"
 #include "agent/task/rootfs.h"
+#include "agent/task/stop_order.h"
 #include "lib/fd.h"
 #include "lib/ipc.h"
 #include "lib/json.h"
@@ -451,43 +452,16 @@ static int on_stop(struct supervisor *s, struct json_object *request, struct ipc
 	return 0;
 }
 
-static int check_stop_rule(struct json_object *rule, struct err *err)
-{
-	struct json_object *after = NULL;
-	uint64_t timeout;
-	const char *name;
-	int r;
-
-	r = json_get_string(rule, "name", &name, err);
-	if (r == 0)
-		r = json_optional(json_get_u64(rule, "timeoutUsec", INT64_MAX / 2, &timeout, err));
-	if (r == 0)
-		r = json_optional(json_get_array(rule, "after", &after, err));
-	if (r < 0)
-		return r == -ENOENT ? -EINVAL : r;
-	for (size_t i = 0; after && i < json_object_array_length(after); i++)
-		if (!json_object_is_type(json_object_array_get_idx(after, i), json_type_string))
-			return err_text(err, -EINVAL, "\"after\" of %s must be names", name);
-	return 0;
-}
-
 static int on_stop_order(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
                          struct err *err)
 {
 	_cleanup_json_ struct json_object *answer = NULL;
-	struct json_object *list;
 	int r;
 
 	(void)msg;
-	r = json_get_array(request, "containers", &list, err);
-	if (r == 0 && json_object_array_length(list) > CONTAINERS_MAX)
-		return err_text(err, -E2BIG, "a task can have %d containers", CONTAINERS_MAX);
-	for (size_t i = 0; r == 0 && i < json_object_array_length(list); i++)
-		r = check_stop_rule(json_object_array_get_idx(list, i), err);
+	r = stop_order_take(&s->stop_order, request, err);
 	if (r < 0)
-		return r == -ENOENT ? -EINVAL : r;
-	json_object_put(s->stop_order);
-	s->stop_order = json_object_get(list);
+		return r;
 	answer = ipc_message_new("stop-ordered", request);
 	send_message(s, answer, NULL, 0);
 	return 0;
@@ -854,56 +828,9 @@ static void on_child_exit(struct supervisor *s, pid_t pid, int status)
 	}
 }
 
-static void open_exits(struct supervisor *s)
-{
-	_cleanup_close_ int parent = open(s->exits_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct stat st;
-	int fd;
-
-	if (parent < 0 || fstat(parent, &st) < 0 ||
-	    (mkdirat(parent, s->task.id, 0750) < 0 && errno != EEXIST)) {
-		log_err(NULL, -errno, "exits will not outlive the host: %s", s->exits_dir);
-		return;
-	}
-	fd = openat(parent, s->task.id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	/* set-group-ID, as in the runtime directory; the name is synced here, the files by each. */
-	if (fd < 0 || fchown(fd, 0, st.st_gid) < 0 || fchmod(fd, 02750) < 0 || fsync(parent) < 0)
-		log_err(NULL, -errno, "exits will not outlive the host: %s/%s", s->exits_dir,
-		        s->task.id);
-	s->task.exits_fd = fd;
-}
-
-static struct json_object *stop_rule(struct supervisor *s, const struct container *c)
-{
-	for (size_t i = 0; s->stop_order && i < json_object_array_length(s->stop_order); i++) {
-		struct json_object *rule = json_object_array_get_idx(s->stop_order, i);
-
-		if (strcmp(json_text(rule, "name"), c->name) == 0)
-			return rule;
-	}
-	return NULL;
-}
-
-static bool may_stop(struct supervisor *s, const struct container *c)
-{
-	struct json_object *after = json_get(stop_rule(s, c), "after");
-
-	for (size_t i = 0; after && i < json_object_array_length(after); i++) {
-		const struct container *other = find_container(
-			s, json_object_get_string(json_object_array_get_idx(after, i)));
-
-		if (other && other != c && other->status != CONTAINER_STOPPED)
-			return false;
-	}
-	return true;
-}
-
 static void stop_one(struct supervisor *s, struct container *c)
 {
-	uint64_t timeout = CONTAINER_STOP_USEC;
-
-	(void)json_get_u64(stop_rule(s, c), "timeoutUsec", INT64_MAX / 2, &timeout, NULL);
-	if (container_stop(c, timeout))
+	if (container_stop(c, stop_order_timeout_usec(s->stop_order, c)))
 		send_exited(s, c);
 }
 
@@ -913,20 +840,25 @@ static void stop_next(struct supervisor *s)
 	bool waiting = false, under_way = false;
 
 	for (struct container *c = s->containers; c; c = c->next) {
-		if (c->status != CONTAINER_STOPPED && c->stop_deadline_usec == 0 && may_stop(s, c))
+		if (c->status != CONTAINER_STOPPED && c->stop_deadline_usec == 0 &&
+		    stop_order_allows(s->stop_order, s->containers, c))
 			stop_one(s, c);
 		under_way |= c->stop_deadline_usec != 0;
 		waiting |= c->status != CONTAINER_STOPPED && c->stop_deadline_usec == 0;
 	}
 	for (struct container *c = s->containers; c && waiting && !under_way; c = c->next)
-		if (!may_stop(s, c))
+		if (c->status != CONTAINER_STOPPED)
 			stop_one(s, c);
 }
 
 static void start_stopping(struct supervisor *s)
 {
+	struct err err = {};
+
 	s->stopping = true;
-	open_exits(s);
+	s->task.exits_fd = exits_create(s->exits_dir, s->task.id, &err);
+	if (s->task.exits_fd < 0)
+		log_err(NULL, 0, "exits will not outlive the host: %s", err.text);
 	for (struct container *c = s->containers; c; c = c->next)
 		container_save_exit(c);
 }
