@@ -62,7 +62,12 @@ class Disk:
 
     def unmount(self):
         if self.loop:
-            subprocess.run(["umount", self.path], check=False, stderr=subprocess.DEVNULL)
+            # The last children of what was killed may be on their way out.
+            wait_for(
+                lambda: subprocess.run(["umount", self.path], stderr=subprocess.DEVNULL).returncode == 0
+                or not self.path.is_mount(),
+                30, f"{self.path} is busy",
+            )  # fmt: skip
             subprocess.run(["losetup", "--detach", self.loop], check=True)
             # It is gone when the last user is, and must not write once the disk is there again.
             name = pathlib.Path("/sys/block") / pathlib.Path(self.loop).name / "loop"
@@ -71,9 +76,10 @@ class Disk:
 
     def close(self):
         self.fuse._say("cut 0")
-        with contextlib.suppress(Exception):
+        try:
             self.unmount()
-        self.fuse.stop()
+        finally:
+            self.fuse.stop()
 
 
 @pytest.fixture(params=["ext4", "xfs", "btrfs"])
