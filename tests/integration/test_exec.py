@@ -237,12 +237,13 @@ def test_many_in_a_row_leave_nothing_behind(task):
         return fds, children
 
     assert sh(task, "true")[0] == 0
+    # The container itself; the helper may be collected a moment after the program.
+    wait_for(lambda: len(things()[1]) == 1, what="only the container")
     before = things()
     for i in range(50):
         assert Exec(task, ["/bin/sh", "-c", f"exit {i}"]).finish()[0] == i
     with pytest.raises(RequestError):
         Exec(task, ["nosuch"], stdio=False)
-    # The helper may be collected a moment after the program.
     wait_for(lambda: things() == before, what="the same descriptors and children as before")
 
 
