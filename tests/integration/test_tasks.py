@@ -279,9 +279,12 @@ def test_an_init_process_reaps_and_forwards_signals(node, busybox):
 
 def test_a_terminal_and_an_open_input_as_the_definition_has_them(node, busybox):
     definition = task(
-        container(busybox, "tty; echo $TERM; echo err >&2", name="terminal", pseudoTerminal=True),
+        # The end of this one stops the others, so it is the last to start.
+        container(busybox, "tty; echo $TERM; echo err >&2", name="terminal", pseudoTerminal=True,
+                  dependsOn=[{"containerName": "closed", "condition": "COMPLETE"}]),
         container(busybox, "test -t 0 || echo none; read x; echo ended", name="input", interactive=True, essential=False),
-        container(busybox, "read x; echo at once", name="closed", essential=False),
+        container(busybox, "read x; echo at once", name="closed", essential=False,
+                  dependsOn=[{"containerName": "input", "condition": "START"}]),
     )
     found = run_to_end(node, definition)
     lines = wait_log(node, lambda lines: len(lines) == 5)
