@@ -11,16 +11,14 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/task/capability.h"
 #include "agent/task/oci_client.h"
+#include "agent/task/oci_command.h"
 #include "agent/task/oci_config.h"
-#include "agent/task/protocol.h"
 #include "lib/fd.h"
 #include "lib/json.h"
 #include "lib/parse.h"
@@ -28,110 +26,11 @@
 #define ROOT_DEFAULT   "/run/ecs-oci"
 #define PARENT_DEFAULT "ecs-oci"
 #define ID_MAX         64
-#define ENV_MAX        256
 #define KILL_WAIT_MSEC 10000
 
-struct oci_options {
-	const char *root, *cgroup_parent, *log, *log_format; /* before the command */
-	const char *bundle, *pid_file, *console_socket, *user, *cwd;
-	const char *env[ENV_MAX];
-	size_t n_env;
-	bool force, detach, keep, tty, all;
-};
-
-struct oci_option {
-	const char *name;
-	char letter; /* 0: none */
-	size_t offset;
-	enum {
-		OPTION_FLAG,
-		OPTION_VALUE,
-		OPTION_ENV
-	} kind;
-};
-
-#define VALUE(name, letter, member)                                                                \
-	{                                                                                          \
-		name, letter, offsetof(struct oci_options, member), OPTION_VALUE                   \
-	}
-#define FLAG(name, letter, member)                                                                 \
-	{                                                                                          \
-		name, letter, offsetof(struct oci_options, member), OPTION_FLAG                    \
-	}
-#define OPTIONS_END                                                                                \
-	{                                                                                          \
-		NULL, 0, 0, OPTION_FLAG                                                            \
-	}
-
 static const struct oci_option global_options[] = {
-	VALUE("root", 0, root), VALUE("cgroup-parent", 0, cgroup_parent), VALUE("log", 0, log),
-	VALUE("log-format", 0, log_format), OPTIONS_END};
-
-/* --- options --- */
-
-static int set_option(const struct oci_option *option, struct oci_options *options,
-                      const char *value, struct err *err)
-{
-	char *place = (char *)options + option->offset;
-
-	if (option->kind == OPTION_FLAG) {
-		*(bool *)place = true;
-	} else if (option->kind == OPTION_VALUE) {
-		*(const char **)place = value;
-	} else {
-		if (options->n_env == ENV_MAX - 1)
-			return err_text(err, -EINVAL, "more than %d variables", ENV_MAX - 1);
-		options->env[options->n_env++] = value;
-	}
-	return 0;
-}
-
-static const struct oci_option *find_option(const struct oci_option *options, const char *text)
-{
-	const char *name = text + strspn(text, "-");
-	size_t len = strcspn(name, "=");
-
-	for (; options->name; options++) {
-		if (text[1] == '-' && strlen(options->name) == len &&
-		    strncmp(options->name, name, len) == 0)
-			return options;
-		if (text[1] != '-' && len == 1 && options->letter == *name)
-			return options;
-	}
-	return NULL;
-}
-
-/* From argv[i] on; *ret is the index of what is no option. */
-static int parse_options(int argc, char **argv, int i, const struct oci_option *known,
-                         struct oci_options *options, int *ret, struct err *err)
-{
-	int r = 0;
-
-	for (; r == 0 && i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
-		const struct oci_option *option;
-		const char *value;
-
-		if (strcmp(argv[i], "--") == 0) {
-			i++;
-			break;
-		}
-		option = find_option(known, argv[i]);
-		if (!option)
-			return err_text(err, -EINVAL, "option %.80s is not supported", argv[i]);
-		value = strchr(argv[i], '=');
-		if (option->kind == OPTION_FLAG && value)
-			return err_text(err, -EINVAL, "option --%s takes no value", option->name);
-		if (option->kind != OPTION_FLAG && !value && i + 1 >= argc)
-			return err_text(err, -EINVAL, "option --%s needs a value", option->name);
-		if (option->kind != OPTION_FLAG)
-			value = value ? value + 1 : argv[++i];
-		r = set_option(option, options, value, err);
-	}
-	*ret = i;
-	return r;
-}
-
-/* --- what commands share --- */
+	OCI_VALUE("root", 0, root), OCI_VALUE("cgroup-parent", 0, cgroup_parent),
+	OCI_VALUE("log", 0, log), OCI_VALUE("log-format", 0, log_format), OCI_OPTIONS_END};
 
 static int take_id(const char *id, struct oci_client *client, struct err *err)
 {
@@ -144,61 +43,6 @@ static int take_id(const char *id, struct oci_client *client, struct err *err)
 			"'.', not starting with '.'",
 			id, ID_MAX);
 	client->id = id;
-	return 0;
-}
-
-static struct json_object *container_message(const char *type)
-{
-	_cleanup_json_ struct json_object *body = ipc_message_new(type, NULL);
-
-	if (!body || json_add_string(body, "container", OCI_CONTAINER_NAME) < 0)
-		return NULL;
-	return TAKE_PTR(body);
-}
-
-static int write_pid_file(const char *path, pid_t pid, struct err *err)
-{
-	char text[16];
-	int n = snprintf(text, sizeof(text), "%d", (int)pid);
-	int r = path ? file_replace(AT_FDCWD, path, text, (size_t)n, 0644) : 0;
-
-	return r < 0 ? err_set(err, r, "write --pid-file %s", path) : 0;
-}
-
-/* The master of a terminal to whoever asked for it, as with runc: one message, its name as data. */
-static int send_console(const char *path, int console_fd, struct err *err)
-{
-	char name[] = "/dev/ptmx";
-	struct iovec data = {.iov_base = name, .iov_len = strlen(name)};
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
-	                        .cmsg_level = SOL_SOCKET,
-	                        .cmsg_type = SCM_RIGHTS}};
-	struct msghdr msg = {.msg_iov = &data,
-	                     .msg_iovlen = 1,
-	                     .msg_control = &control,
-	                     .msg_controllen = sizeof(control)};
-	_cleanup_close_ int fd = ipc_connect(path, err);
-
-	if (fd < 0)
-		return err_prefix(err, fd, "--console-socket");
-	memcpy(CMSG_DATA(&control.header), &console_fd, sizeof(console_fd));
-	if (sendmsg(fd, &msg, MSG_NOSIGNAL) < 0)
-		return err_set(err, -errno, "send the terminal to --console-socket %s", path);
-	return 0;
-}
-
-static int check_terminal(bool terminal, const struct oci_options *options, const char *what,
-                          struct err *err)
-{
-	if (terminal && !options->console_socket)
-		return err_text(err, -EINVAL,
-		                "%s asks for a terminal, which needs --console-socket", what);
-	if (!terminal && options->console_socket)
-		return err_text(err, -EINVAL, "--console-socket is given, but %s has no terminal",
-		                what);
 	return 0;
 }
 
@@ -264,13 +108,13 @@ static int hold_container(struct oci_client *client, const struct oci_options *o
 {
 	struct ipc_message msg = {};
 	int64_t pid = 0;
-	int r = oci_client_call(client, container_message("start"), NULL, 0, &msg, err);
+	int r = oci_client_call(client, oci_container_message("start"), NULL, 0, &msg, err);
 
 	if (r < 0)
 		return r;
 	r = json_get_i64(msg.body, "pid", 1, INT32_MAX, &pid, err);
 	if (r == 0 && config->terminal)
-		r = msg.n_fds == 1 ? send_console(options->console_socket, msg.fds[0], err)
+		r = msg.n_fds == 1 ? oci_send_console(options->console_socket, msg.fds[0], err)
 		                   : err_text(err, -EPROTO, "the supervisor sent no terminal");
 	ipc_message_done(&msg);
 	*ret_pid = (pid_t)pid;
@@ -310,7 +154,7 @@ static int create(struct oci_client *client, const struct oci_options *options, 
 	int r = read_bundle(options, bundle, &config, err);
 
 	if (r == 0)
-		r = check_terminal(config.terminal, options, "process.terminal", err);
+		r = oci_check_terminal(config.terminal, options, "process.terminal", err);
 	if (r < 0)
 		goto done;
 	r = oci_client_create(client, err);
@@ -325,7 +169,7 @@ static int create(struct oci_client *client, const struct oci_options *options, 
 	if (r == 0)
 		r = save(client, &config, bundle, err);
 	if (r == 0)
-		r = write_pid_file(options->pid_file, *ret_pid, err);
+		r = oci_write_pid_file(options->pid_file, *ret_pid, err);
 	if (r < 0) {
 		client->conn = ipc_conn_free(client->conn);
 		(void)oci_client_remove(client, NULL); /* the first failure is what counts */
@@ -356,7 +200,8 @@ static int start(struct oci_client *client, struct err *err)
 		return err_text(err, -EBUSY,
 		                "container %s is %s; only a created one can be started", client->id,
 		                state.status);
-	return r < 0 ? r : oci_client_call(client, container_message("start"), NULL, 0, NULL, err);
+	return r < 0 ? r
+	             : oci_client_call(client, oci_container_message("start"), NULL, 0, NULL, err);
 }
 
 static int on_start(struct oci_client *client, const struct oci_options *options, char **args,
@@ -410,7 +255,7 @@ static int on_state(struct oci_client *client, const struct oci_options *options
 
 static int send_signal(struct oci_client *client, const char *name, struct err *err)
 {
-	struct json_object *body = container_message("signal");
+	struct json_object *body = oci_container_message("signal");
 
 	if (!body || json_add_string(body, "signal", name) < 0) {
 		json_object_put(body);
@@ -560,114 +405,6 @@ static int on_run(struct oci_client *client, const struct oci_options *options, 
 	return r;
 }
 
-/* --- exec --- */
-
-static int add_strings(struct json_object *body, const char *name, const char *const *list)
-{
-	struct json_object *array = json_object_new_array();
-
-	if (json_add(body, name, array) < 0)
-		return -ENOMEM;
-	for (; *list; list++)
-		if (json_append(array, json_object_new_string(*list)) < 0)
-			return -ENOMEM;
-	return 0;
-}
-
-static struct json_object *exec_message(const struct oci_options *options, char **args)
-{
-	static const char *const stdio[] = {"stdin", "stdout", "stderr", NULL};
-	static const char *const none[] = {NULL};
-	_cleanup_json_ struct json_object *body = container_message("exec");
-	char id[32];
-
-	snprintf(id, sizeof(id), "cli-%d", (int)getpid());
-	if (!body || json_add_string(body, "exec", id) < 0 ||
-	    add_strings(body, "args", (const char *const *)args) < 0 ||
-	    add_strings(body, "env", options->env) < 0 ||
-	    add_strings(body, "stdio", options->tty ? none : stdio) < 0 ||
-	    json_add_bool(body, "terminal", options->tty) < 0 ||
-	    (options->user && json_add_string(body, "user", options->user) < 0) ||
-	    (options->cwd && json_add_string(body, "cwd", options->cwd) < 0))
-		return NULL;
-	return TAKE_PTR(body);
-}
-
-/* The end of the program, on the connection that asked for it. */
-static int wait_for_exec(struct oci_client *client, int *ret_code, struct err *err)
-{
-	for (;;) {
-		struct pollfd fd = {.fd = ipc_conn_fd(client->conn), .events = POLLIN};
-		struct ipc_message msg = {};
-		int64_t code = EXIT_FAILURE;
-		bool ended;
-		int r = ipc_conn_receive(client->conn, &msg, err);
-
-		if (r < 0)
-			return err_text(err, r, "the supervisor of container %s has died",
-			                client->id);
-		if (r == 0) {
-			(void)poll(&fd, 1, -1); /* then the connection says what there is */
-			continue;
-		}
-		ended = strcmp(json_text(msg.body, "type"), "exec-exited") == 0;
-		if (ended)
-			(void)json_get_i64(msg.body, "exitCode", 0, 255, &code, NULL);
-		ipc_message_done(&msg);
-		if (ended) {
-			*ret_code = (int)code;
-			return 0;
-		}
-	}
-}
-
-/* In the foreground by the operators' socket, which is this command's alone; else by the other. */
-static int connect_for_exec(struct oci_client *client, bool detach, struct err *err)
-{
-	char path[PATH_MAX];
-	int fd, r;
-
-	r = oci_client_open(client, err);
-	if (r < 0 || detach)
-		return r;
-	oci_client_done(client);
-	r = oci_client_path(client, TASK_EXEC_SOCKET, path, sizeof(path), err);
-	if (r < 0)
-		return r;
-	fd = ipc_connect(path, err);
-	if (fd < 0)
-		return fd;
-	r = ipc_conn_new(fd, 0, true, &client->conn);
-	return r < 0 ? err_set(err, r, "connect to container %s", client->id) : 0;
-}
-
-static int on_exec(struct oci_client *client, const struct oci_options *options, char **args,
-                   int *ret_code, struct err *err)
-{
-	static const int stdio[] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
-	struct ipc_message msg = {};
-	int64_t pid = 0;
-	int r = check_terminal(options->tty, options, "exec", err);
-
-	if (r == 0 && !args[0])
-		r = err_text(err, -EINVAL, "the command to execute is missing");
-	if (r == 0)
-		r = connect_for_exec(client, options->detach, err);
-	if (r == 0)
-		r = oci_client_call(client, exec_message(options, args), stdio,
-		                    options->tty ? 0 : ARRAY_SIZE(stdio), &msg, err);
-	if (r < 0)
-		return r;
-	r = json_get_i64(msg.body, "pid", 1, INT32_MAX, &pid, err);
-	if (r == 0 && options->tty)
-		r = msg.n_fds == 1 ? send_console(options->console_socket, msg.fds[0], err)
-		                   : err_text(err, -EPROTO, "the supervisor sent no terminal");
-	ipc_message_done(&msg);
-	if (r == 0)
-		r = write_pid_file(options->pid_file, (pid_t)pid, err);
-	return r < 0 || options->detach ? r : wait_for_exec(client, ret_code, err);
-}
-
 /* --- features --- */
 
 static int on_features(struct oci_client *client, const struct oci_options *options, char **args,
@@ -695,22 +432,22 @@ static int on_features(struct oci_client *client, const struct oci_options *opti
 /* --- commands --- */
 
 #define BUNDLE_OPTIONS                                                                             \
-	VALUE("bundle", 'b', bundle), VALUE("pid-file", 0, pid_file),                              \
-		VALUE("console-socket", 0, console_socket)
+	OCI_VALUE("bundle", 'b', bundle), OCI_VALUE("pid-file", 0, pid_file),                      \
+		OCI_VALUE("console-socket", 0, console_socket)
 
-static const struct oci_option no_options[] = {OPTIONS_END};
-static const struct oci_option create_options[] = {BUNDLE_OPTIONS, OPTIONS_END};
-static const struct oci_option run_options[] = {BUNDLE_OPTIONS, FLAG("detach", 'd', detach),
-                                                FLAG("keep", 0, keep), OPTIONS_END};
-static const struct oci_option delete_options[] = {FLAG("force", 'f', force), OPTIONS_END};
-static const struct oci_option exec_options[] = {VALUE("console-socket", 0, console_socket),
-                                                 VALUE("pid-file", 0, pid_file),
-                                                 VALUE("user", 'u', user),
-                                                 VALUE("cwd", 0, cwd),
+static const struct oci_option no_options[] = {OCI_OPTIONS_END};
+static const struct oci_option create_options[] = {BUNDLE_OPTIONS, OCI_OPTIONS_END};
+static const struct oci_option run_options[] = {BUNDLE_OPTIONS, OCI_FLAG("detach", 'd', detach),
+                                                OCI_FLAG("keep", 0, keep), OCI_OPTIONS_END};
+static const struct oci_option delete_options[] = {OCI_FLAG("force", 'f', force), OCI_OPTIONS_END};
+static const struct oci_option exec_options[] = {OCI_VALUE("console-socket", 0, console_socket),
+                                                 OCI_VALUE("pid-file", 0, pid_file),
+                                                 OCI_VALUE("user", 'u', user),
+                                                 OCI_VALUE("cwd", 0, cwd),
                                                  {"env", 'e', 0, OPTION_ENV},
-                                                 FLAG("tty", 't', tty),
-                                                 FLAG("detach", 'd', detach),
-                                                 OPTIONS_END};
+                                                 OCI_FLAG("tty", 't', tty),
+                                                 OCI_FLAG("detach", 'd', detach),
+                                                 OCI_OPTIONS_END};
 
 static const struct {
 	const char *name;
@@ -722,7 +459,7 @@ static const struct {
 	{"create", create_options, 0, on_create}, {"start", no_options, 0, on_start},
 	{"state", no_options, 0, on_state},       {"kill", no_options, 1, on_kill},
 	{"delete", delete_options, 0, on_delete}, {"run", run_options, 0, on_run},
-	{"exec", exec_options, -1, on_exec},      {"features", no_options, -2, on_features},
+	{"exec", exec_options, -1, oci_on_exec},  {"features", no_options, -2, on_features},
 };
 
 static int find_command(const char *name)
@@ -788,13 +525,14 @@ static int dispatch(int argc, char **argv, struct oci_options *options, int *ret
 	struct oci_client client = OCI_CLIENT_EMPTY;
 	int command, first, r;
 
-	r = parse_options(argc, argv, 1, global_options, options, &first, err);
+	r = oci_parse_options(argc, argv, 1, global_options, options, &first, err);
 	if (r == 0)
 		r = check_globals(options, err);
 	if (r < 0)
 		return r;
 	command = find_command(argv[first]);
-	r = parse_options(argc, argv, first + 1, commands[command].options, options, &first, err);
+	r = oci_parse_options(argc, argv, first + 1, commands[command].options, options, &first,
+	                      err);
 	if (r == 0 && commands[command].max_args > -2)
 		r = take_id(argv[first], &client, err);
 	if (r == 0 && commands[command].max_args > -2)
