@@ -62,6 +62,7 @@ static const struct capability {
 	{P2 "container-ordering", NULL},
 	{P2 "container-health-check", health_checks_are_run},
 	{P2 "docker-plugin.local", NULL},
+	{P2 "pid-ipc-namespace-sharing", NULL},
 	{P2 "full-sync", NULL},
 	{P1 "privileged-container", privileged_is_allowed},
 	{P1 "docker-remote-api.1.17", NULL},

@@ -362,9 +362,6 @@ static int check_host_config(struct json_object *host_config, enum network_mode 
 		{"Links", "links"},
 		{"VolumesFrom", "volumesFrom"},
 		{"VolumeDriver", "volume drivers"},
-		{"PidMode", "pidMode"},
-		{"IpcMode", "ipcMode"},
-		{"UTSMode", "UTSMode"},
 		{"UsernsMode", "UsernsMode"},
 		{"Runtime", "Runtime"},
 		{"RestartPolicy", "Docker's RestartPolicy"},
@@ -372,13 +369,13 @@ static int check_host_config(struct json_object *host_config, enum network_mode 
 		{"Isolation", "Isolation"},
 	};
 	static const char *const known[] = {
-		"NetworkMode",     "CapAdd",      "CapDrop",           "Privileged",
-		"ReadonlyRootfs",  "Dns",         "DnsSearch",         "DnsOptions",
-		"ExtraHosts",      "SecurityOpt", "Ulimits",           "Devices",
-		"ShmSize",         "Tmpfs",       "Sysctls",           "Memory",
-		"MemorySwap",      "CpuShares",   "MemoryReservation", "LogConfig",
-		"PidsLimit",       "Init",        "PortBindings",      "Binds",
-		"MemorySwappiness"};
+		"NetworkMode", "CapAdd", "CapDrop", "Privileged", "ReadonlyRootfs", "Dns",
+		"DnsSearch", "DnsOptions", "ExtraHosts", "SecurityOpt", "Ulimits", "Devices",
+		"ShmSize", "Tmpfs", "Sysctls", "Memory", "MemorySwap", "CpuShares",
+		"MemoryReservation", "LogConfig", "PidsLimit", "Init", "PortBindings", "Binds",
+		"MemorySwappiness",
+		/* namespaces.h */
+		"PidMode", "IpcMode", "UTSMode", "CgroupnsMode"};
 	const char *all[ARRAY_SIZE(table) + ARRAY_SIZE(known)];
 	bool privileged = false;
 	int r;

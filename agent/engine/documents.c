@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "agent/engine/health.h"
+#include "agent/engine/namespaces.h"
 #include "agent/engine/refuse.h"
 #include "agent/engine/volumes.h"
 #include "lib/json.h"
@@ -154,8 +155,10 @@ static int add_networks(struct json_object *obj, const struct task *task, const 
 		json_object_put(addresses);
 		return -ENOMEM;
 	}
-	if (json_add_string(network, "NetworkMode", network_mode_to_string(task->network_mode)) <
-	    0) {
+	if (json_add_string(network, "NetworkMode",
+	                    namespaces_is_pause_container(c)
+	                            ? "none"
+	                            : network_mode_to_string(task->network_mode)) < 0) {
 		json_object_put(addresses);
 		return -ENOMEM;
 	}
@@ -213,7 +216,8 @@ static int add_times(struct json_object *obj, const struct container *c)
 	    document_add_time(obj, "StartedAt", c->started_realtime_usec) < 0 ||
 	    document_add_time(obj, "FinishedAt", c->finished_realtime_usec) < 0)
 		return -ENOMEM;
-	return json_add_string(obj, "Type", "NORMAL");
+	return json_add_string(obj, "Type",
+	                       namespaces_is_pause_container(c) ? "NAMESPACE_PAUSE" : "NORMAL");
 }
 
 static int container_document(const struct task *task, const struct container *c,
@@ -259,6 +263,7 @@ static int add_containers(struct json_object *obj, const struct task *task,
                           const struct document_options *options, enum version version)
 {
 	struct json_object *list = json_object_new_array(), *container;
+	struct container pause_container;
 
 	if (json_add(obj, "Containers", list) < 0)
 		return -ENOMEM;
@@ -267,6 +272,10 @@ static int add_containers(struct json_object *obj, const struct task *task,
 		            0 ||
 		    json_append(list, container) < 0)
 			return -ENOMEM;
+	if (namespaces_pause_container(task, &pause_container) &&
+	    (container_document(task, &pause_container, options, version, &container) < 0 ||
+	     json_append(list, container) < 0))
+		return -ENOMEM;
 	return 0;
 }
 

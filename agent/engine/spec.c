@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 
 #include "agent/engine/health.h"
+#include "agent/engine/namespaces.h"
 #include "agent/engine/refuse.h"
 #include "agent/engine/spec_process.h"
 #include "agent/engine/volumes.h"
@@ -88,7 +89,8 @@ int spec_task(const struct task *task, const struct spec_options *options, struc
 	struct json_object *cgroup = json_object_new_object();
 
 	if (json_add(obj, "cgroup", cgroup) < 0 || json_add_string(obj, "arn", task->arn) < 0 ||
-	    json_add_string(obj, "networkMode", network_mode_to_string(task->network_mode)) < 0)
+	    json_add_string(obj, "networkMode", network_mode_to_string(task->network_mode)) < 0 ||
+	    namespaces_add_to_task(task, obj) < 0)
 		return err_oom(err);
 	if (add_task_limits(task, options, cgroup, err) < 0)
 		return -EINVAL;
@@ -385,7 +387,8 @@ static int add_all_tmpfs(const struct container *c, struct json_object *mounts, 
 	return 0;
 }
 
-static int add_shm(const struct container *c, struct json_object *mounts, struct err *err)
+static int add_shm(const struct task *task, const struct container *c, struct json_object *mounts,
+                   struct err *err)
 {
 	int64_t bytes = 0;
 	char size[40];
@@ -393,7 +396,7 @@ static int add_shm(const struct container *c, struct json_object *mounts, struct
 	int r;
 
 	r = get_bytes(c, "ShmSize", 0, &bytes, err);
-	if (r < 0 || bytes == 0)
+	if (r < 0 || bytes == 0 || !namespaces_own_shm(task, c))
 		return r;
 	snprintf(size, sizeof(size), "size=%" PRId64, bytes);
 	if (add_mount(mounts, "/dev/shm", "tmpfs", "shm", options, ARRAY_SIZE(options)) < 0)
@@ -409,7 +412,7 @@ static int build_mounts(const struct task *task, const struct container *c,
 
 	if (!mounts)
 		return err_oom(err);
-	r = add_shm(c, mounts, err);
+	r = add_shm(task, c, mounts, err);
 	if (r == 0)
 		r = add_all_tmpfs(c, mounts, err);
 	if (r == 0)
@@ -641,7 +644,8 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add_bool(obj, "swapIfCounted", is_swap_default(c)) < 0 ||
 	    json_add_bool(obj, "init", init) < 0 ||
 	    json_add_bool(obj, "interactive", open_stdin || attach_stdin) < 0 ||
-	    add_name_service(c, obj) < 0 || health_add_check(c, obj) < 0)
+	    add_name_service(c, obj) < 0 || health_add_check(c, obj) < 0 ||
+	    namespaces_add_to_container(c, obj) < 0)
 		return err_oom(err);
 	*ret = TAKE_PTR(obj);
 	return 0;

@@ -155,7 +155,9 @@ static void launch(struct engine_task *et)
 	struct err err = {0};
 	int fd, r;
 
-	fd = launcher_connect(engine->o.runtime_dir, "task", et->task->id, &err);
+	fd = launcher_connect(engine->o.runtime_dir,
+	                      et->task->pid_mode == TASK_PID_HOST ? "task-host-pid" : "task",
+	                      et->task->id, &err);
 	if (fd < 0) {
 		if (now_usec() < et->supervisor.deadline_usec) {
 			if (et->supervisor.tries++ == 0)

@@ -37,6 +37,22 @@ enum network_mode {
 };
 const char *network_mode_to_string(enum network_mode mode);
 
+/* agent/task/namespaces.h has what they mean. */
+enum task_pid_mode {
+	TASK_PID_PRIVATE,
+	TASK_PID_TASK,
+	TASK_PID_HOST,
+	_TASK_PID_MODE_MAX,
+};
+
+enum task_ipc_mode {
+	TASK_IPC_PRIVATE,
+	TASK_IPC_NONE,
+	TASK_IPC_TASK,
+	TASK_IPC_HOST,
+	_TASK_IPC_MODE_MAX,
+};
+
 enum dependency_condition {
 	DEPENDENCY_START,
 	DEPENDENCY_COMPLETE,
@@ -114,6 +130,8 @@ struct task {
 	char *family, *version, *cluster_arn, *launch_type, *service_name;
 	struct json_object *document; /* the payload's task object without credentials, owned */
 	enum network_mode network_mode;
+	enum task_pid_mode pid_mode;
+	enum task_ipc_mode ipc_mode;
 	double cpu;                                      /* vCPU, 0: no limit */
 	int64_t memory_mib;                              /* 0: no limit */
 	char *credentials_id, *execution_credentials_id; /* NULL if none */

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "agent/engine/container_parse.h"
+#include "agent/engine/namespaces.h"
 #include "agent/engine/refuse.h"
 #include "agent/engine/volumes.h"
 #include "lib/json.h"
@@ -65,8 +66,6 @@ static int check_task_members(struct json_object *obj, struct err *err)
 {
 	static const struct refused table[] = {
 		{"elasticNetworkInterfaces", "network mode awsvpc"},
-		{"pidMode", "pidMode"},
-		{"ipcMode", "ipcMode"},
 		{"proxyConfiguration", "proxyConfiguration"},
 		{"associations", "accelerator associations"},
 		{"enableFaultInjection", "enableFaultInjection"},
@@ -161,6 +160,8 @@ static int check_references(struct json_object *obj, const struct task *task, st
 		if (task_container(task, c->name) != c)
 			return err_text(err, -EINVAL, "two containers are named %s", c->name);
 		r = volumes_check_container(obj, task, c, err);
+		if (r == 0)
+			r = namespaces_check(task, c, err);
 		if (r < 0)
 			return r;
 		r = check_dependencies(task, c, err);
@@ -292,6 +293,8 @@ int task_parse(struct json_object *obj, const struct task_policy *policy, struct
 		r = check_task_members(obj, err);
 	if (r == 0)
 		r = parse_network_mode(obj, &task->network_mode, err);
+	if (r == 0)
+		r = namespaces_parse(obj, task, err);
 	if (r == 0)
 		r = parse_limits(obj, task, err);
 	if (r == 0)

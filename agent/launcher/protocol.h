@@ -4,6 +4,7 @@
  *
  *     task <task id>\n      start the supervisor of a task (ecs-task), in its own cgroup,
  *                           pid namespace and mount namespace
+ *     task-host-pid <id>\n  the same for a task of pidMode host: not in a pid namespace of its own
  *     image\n               start an image pull (ecs-image)
  *     network\n             start ecs-network
  *     reap <task id>\n      remove what a dead supervisor left (ecs-task --reap): cgroups,
@@ -20,7 +21,7 @@
  * A task id is 1 to 64 letters, digits and '-', and does not start with '-'.
  *
  * The programs stand beside ecs-launcher and are started as
- *     ecs-task [--reap | --discard] OPTIONS --cgroup-parent P -- <task id>
+ *     ecs-task [--host-pid | --reap | --discard] OPTIONS --cgroup-parent P -- <task id>
  *     ecs-image --serve OPTIONS
  *     ecs-network OPTIONS
  * where OPTIONS are --config F --state-dir D --runtime-dir D. They run

@@ -9,9 +9,12 @@ static const struct {
 	const char *name;
 	bool has_task_id;
 } verbs[_LAUNCHER_VERB_MAX] = {
-	[LAUNCHER_VERB_TASK] = {"task", true},        [LAUNCHER_VERB_IMAGE] = {"image", false},
-	[LAUNCHER_VERB_NETWORK] = {"network", false}, [LAUNCHER_VERB_REAP] = {"reap", true},
+	[LAUNCHER_VERB_TASK] = {"task", true},
+	[LAUNCHER_VERB_IMAGE] = {"image", false},
+	[LAUNCHER_VERB_NETWORK] = {"network", false},
+	[LAUNCHER_VERB_REAP] = {"reap", true},
 	[LAUNCHER_VERB_DISCARD] = {"discard", true},
+	[LAUNCHER_VERB_TASK_HOST_PID] = {"task-host-pid", true},
 };
 
 const char *launcher_verb_to_string(enum launcher_verb verb)
@@ -57,7 +60,8 @@ int launcher_request_parse(const char *line, size_t len, struct launcher_request
 	if (verb < 0)
 		return err_text(
 			err, -EINVAL,
-			"unknown request \"%.*s\", expected task, image, network, reap or discard",
+			"unknown request \"%.*s\", expected task, task-host-pid, image, network, reap or "
+			"discard",
 			(int)(verb_len < 32 ? verb_len : 32), line);
 	if (!verbs[verb].has_task_id && blank)
 		return err_text(err, -EINVAL, "request \"%s\" takes no argument", verbs[verb].name);

@@ -160,6 +160,8 @@ static int set_arguments(const struct server_config *config, const struct connec
 	start->argv[n++] = (char *)start->program->name;
 	if (c->request.verb == LAUNCHER_VERB_REAP)
 		start->argv[n++] = (char *)"--reap";
+	if (c->request.verb == LAUNCHER_VERB_TASK_HOST_PID)
+		start->argv[n++] = (char *)"--host-pid";
 	if (c->request.verb == LAUNCHER_VERB_DISCARD)
 		start->argv[n++] = (char *)"--discard";
 	if (c->request.verb == LAUNCHER_VERB_IMAGE) /* also the operator's command: told apart */
@@ -226,7 +228,8 @@ static int serve(struct server *s, struct connection *c, struct err *err)
 	r = program_refresh(program, s->config->program_dir, err);
 	if (r < 0)
 		return r;
-	if (c->request.verb == LAUNCHER_VERB_TASK) {
+	start.host_pid = c->request.verb == LAUNCHER_VERB_TASK_HOST_PID;
+	if (c->request.verb == LAUNCHER_VERB_TASK || start.host_pid) {
 		r = open_supervisor_cgroup(s->config->parent, c->request.task_id, &cgroup, err);
 		if (r < 0)
 			return r;

@@ -145,7 +145,7 @@ static pid_t clone_process(const struct start *start)
 	if (start->cgroup) {
 		int cgroup_fd = cgroup_clone_fd(start->cgroup);
 
-		args.flags = CLONE_NEWPID | CLONE_NEWNS;
+		args.flags = CLONE_NEWNS | (start->host_pid ? 0 : CLONE_NEWPID);
 		if (cgroup_fd >= 0) {
 			args.flags |= CLONE_INTO_CGROUP;
 			args.cgroup = (uint64_t)cgroup_fd;

@@ -20,6 +20,7 @@ struct start {
 	/* For a task: the new process enters this cgroup and has its own pid and mount namespace.
 	 */
 	const struct cgroup *cgroup;
+	bool host_pid;             /* no pid namespace */
 	const char *oom_score_adj; /* NULL: inherited */
 };
 

@@ -41,6 +41,14 @@ static int enter_network(struct child *child)
 	return setns(child->plan->netns_fd, CLONE_NEWNET) < 0 ? -errno : 0;
 }
 
+/* Not for the calling process itself, but for those that it forks from now on. */
+static int enter_shared_pids(struct child *child)
+{
+	if (child->plan->pid_ns_fd < 0)
+		return 0;
+	return setns(child->plan->pid_ns_fd, CLONE_NEWPID) < 0 ? -errno : 0;
+}
+
 static int set_hostname(struct child *child)
 {
 	const char *name = child->plan->hostname;
@@ -116,6 +124,33 @@ int child_enter_cwd(struct child *child)
 	return path[0] == '/' ? 0 : -EXDEV;
 }
 
+/* clone(2) rather than fork(3), which has no CLONE_PARENT; its arguments pass Docker's seccomp
+ * profile, which is on. */
+int child_fork_inside(struct child *child)
+{
+	long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
+
+	(void)child;
+	if (pid < 0)
+		return -errno;
+	if (pid > 0)
+		_exit(0);
+	(void)setsid(); /* of the new pid namespace; fails only for a leader */
+	return 0;
+}
+
+static int fork_shared(struct child *child)
+{
+	int r;
+
+	if (child->plan->pid_ns_fd < 0)
+		return 0;
+	r = child_fork_inside(child);
+	if (r == 0 && !child_send_report(child->plan, child->where, -EBADF))
+		r = -EPIPE;
+	return r;
+}
+
 static int reset_signals(void)
 {
 	sigset_t none;
@@ -127,7 +162,7 @@ static int reset_signals(void)
 	return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
 }
 
-/* init: process 1 of the container, which passes signals on and collects orphans. */
+/* init: the container's first process, which passes signals on and collects orphans. */
 static _Noreturn void init_loop(pid_t main_pid)
 {
 	sigset_t all;
@@ -153,6 +188,9 @@ static int start_init(struct child *child)
 
 	if (!child->spec->init)
 		return 0;
+	/* Of itself orphans come only to number 1. */
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+		return -errno;
 	sigfillset(&all);
 	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
 		return -errno;
@@ -293,6 +331,7 @@ int child_execute(struct child *child)
 static const struct child_step_entry start_steps[] = {
 	{CHILD_CGROUP, join_cgroup},
 	{CHILD_NETWORK, enter_network},
+	{CHILD_NAMESPACES, enter_shared_pids},
 	{CHILD_HOSTNAME, set_hostname},
 	{CHILD_KEYRING, child_new_keyring},
 	{CHILD_OWN_DIRECTORIES, child_make_own_directories},
@@ -300,6 +339,7 @@ static const struct child_step_entry start_steps[] = {
 	{CHILD_OOM_SCORE, child_set_oom_score},
 	{CHILD_SYSCTLS, child_set_sysctls},
 	{CHILD_DEV, child_mount_dev},
+	{CHILD_SHM, child_mount_shm},
 	{CHILD_CONSOLE, child_make_console},
 	{CHILD_DEVICES, child_make_devices},
 	{CHILD_SYS, child_mount_sys},
@@ -314,11 +354,12 @@ static const struct child_step_entry start_steps[] = {
 	{CHILD_PIVOT, pivot},
 	{CHILD_RLIMITS, child_set_rlimits},
 	{CHILD_STDIO, child_set_stdio},
-	{CHILD_STDIO, child_take_terminal},
 	{CHILD_CWD, child_enter_cwd},
 	{CHILD_SECCOMP, child_early_seccomp},
 	{CHILD_CAPABILITIES, child_drop_privileges},
 	{CHILD_NO_NEW_PRIVS, child_no_new_privs},
+	{CHILD_FORK, fork_shared},
+	{CHILD_STDIO, child_take_terminal},
 	{CHILD_INIT, start_init},
 	{CHILD_HOLD, hold},
 	{CHILD_EXEC, child_execute},

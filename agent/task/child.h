@@ -8,6 +8,11 @@
  * report of CHILD_EXEC follows. End of file without it means that the child was killed. With a
  * terminal, CHILD_CONSOLE comes before and brings the master side of it.
  *
+ * In a process namespace that the task shares, the child works through the steps outside of it,
+ * where no other container sees it, and then forks the container's first process into it, as a
+ * child of our parent. That one reports CHILD_FORK, which tells its pid, and goes on; the child
+ * ends.
+ *
  * With spec->hold the child stops before the program: it reports CHILD_HOLD, and goes on when it
  * reads a byte from plan->report_fd.
  *
@@ -37,6 +42,7 @@ enum child_step {
 	CHILD_OOM_SCORE,
 	CHILD_SYSCTLS, /* item: index in spec->sysctls */
 	CHILD_DEV,
+	CHILD_SHM,
 	CHILD_CONSOLE,
 	CHILD_DEVICES, /* item: index in spec->devices, or -1 */
 	CHILD_SYS,
@@ -59,7 +65,7 @@ enum child_step {
 	CHILD_CAPABILITIES,
 	CHILD_NO_NEW_PRIVS,
 	CHILD_INIT,
-	CHILD_NAMESPACES, /* exec only, as the next */
+	CHILD_NAMESPACES, /* of a container that runs, or those that the task shares */
 	CHILD_FORK,
 	CHILD_HOLD,
 	CHILD_READY,
@@ -91,7 +97,10 @@ struct child_plan {
 	const char *hostname;
 	char **env; /* NULL-terminated, with one more free place for HOME */
 	size_t n_env;
-	int netns_fd; /* -EBADF: stay in the host's */
+	int netns_fd;         /* -EBADF: stay in the host's */
+	int pid_ns_fd;        /* -EBADF: it was cloned into the right one */
+	const char *proc_dir; /* with pid_ns_fd: where its procfs is mounted */
+	const char *shm_dir;  /* what /dev/shm is; NULL: one of its own, if ipc_mode has one */
 	const struct cgroup *cgroup;
 	const char *const
 		*cgroup_hierarchies; /* v1: "cpu,cpuacct", "name=systemd", ...; NULL on v2 */

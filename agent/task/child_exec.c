@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <linux/openat2.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,23 +60,6 @@ static int enter_namespaces(struct child *child)
 	return child->root_fd < 0 ? -errno : open_null(child);
 }
 
-/*
- * A child of the supervisor (CLONE_PARENT), so that it is the one to collect it. clone(2) rather
- * than fork(3), which cannot say so; its arguments pass Docker's seccomp profile, which is on.
- */
-static int fork_inside(struct child *child)
-{
-	long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
-
-	(void)child;
-	if (pid < 0)
-		return -errno;
-	if (pid > 0)
-		_exit(0);
-	(void)setsid(); /* of the new pid namespace; fails only for a leader */
-	return 0;
-}
-
 static const struct child_step_entry exec_steps[] = {
 	{CHILD_CGROUP, join_cgroup},
 	{CHILD_OOM_SCORE, set_oom_score},
@@ -91,7 +73,7 @@ static const struct child_step_entry exec_steps[] = {
 	{CHILD_SECCOMP, child_early_seccomp},
 	{CHILD_CAPABILITIES, child_drop_privileges},
 	{CHILD_NO_NEW_PRIVS, child_no_new_privs},
-	{CHILD_FORK, fork_inside},
+	{CHILD_FORK, child_fork_inside},
 	{CHILD_STDIO, child_take_terminal},
 	{CHILD_EXEC, child_execute},
 };

@@ -47,9 +47,22 @@ static int attach_on_own(struct child *child, int mount_fd, const char *name)
 	return target < 0 ? target : mount_attach(mount_fd, target);
 }
 
+/* A copy of what the supervisor has mounted, or the host. */
+static int copy_mount(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? -errno : mount_clone(fd, false);
+}
+
+/* A new one shows the namespace of the process that mounts it, which need not be the container's.
+ */
 int child_mount_proc(struct child *child)
 {
-	child->proc_fd = mount_new("proc", NULL, 0, QUIET);
+	const struct child_plan *plan = child->plan;
+
+	child->proc_fd = plan->pid_ns_fd >= 0 ? copy_mount(plan->proc_dir)
+	                                      : mount_new("proc", NULL, 0, QUIET);
 	if (child->proc_fd < 0)
 		return child->proc_fd;
 	return attach_on_own(child, child->proc_fd, "proc");
@@ -75,6 +88,8 @@ int child_set_oom_score(struct child *child)
 	char text[16];
 
 	snprintf(text, sizeof(text), "%d", child->spec->oom_score_adj);
+	if (child->plan->pid_ns_fd >= 0) /* we are not in the namespace that our /proc shows */
+		return file_write(AT_FDCWD, "/proc/self/oom_score_adj", text);
 	return write_proc(child, "self/oom_score_adj", text);
 }
 
@@ -115,7 +130,7 @@ static int fill_dev(int dev_fd)
 		{"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
 		{"core", "/proc/kcore"},       {"ptmx", "pts/ptmx"},
 	};
-	static const char *const directories[] = {"pts", "shm", "mqueue"};
+	static const char *const directories[] = {"pts", "mqueue"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++) {
 		int r = make_node(dev_fd, nodes[i].name, S_IFCHR | 0666,
@@ -162,7 +177,6 @@ int child_mount_dev(struct child *child)
 	static const struct mount_option dev[] = {{"mode", "755"}, {"size", "65536k"}};
 	static const struct mount_option pts[] = {
 		{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}};
-	static const struct mount_option shm[] = {{"mode", "1777"}, {"size", "65536k"}};
 	int r;
 
 	child->dev_fd = mount_new("tmpfs", dev, ARRAY_SIZE(dev),
@@ -179,10 +193,22 @@ int child_mount_dev(struct child *child)
 		                  mount_new("devpts", pts, ARRAY_SIZE(pts),
 		                            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
 	if (r == 0)
-		r = attach_in_dev(child, "shm", mount_new("tmpfs", shm, ARRAY_SIZE(shm), QUIET));
-	if (r == 0)
 		r = attach_in_dev(child, "mqueue", mount_new("mqueue", NULL, 0, QUIET));
 	return r;
+}
+
+int child_mount_shm(struct child *child)
+{
+	static const struct mount_option shm[] = {{"mode", "1777"}, {"size", "65536k"}};
+	const char *dir = child->plan->shm_dir;
+
+	if (child->spec->ipc_mode == IPC_MODE_NONE)
+		return 0;
+	if (mkdirat(child->dev_fd, "shm", 0755) < 0)
+		return -errno;
+	return attach_in_dev(child, "shm",
+	                     dir ? copy_mount(dir)
+	                         : mount_new("tmpfs", shm, ARRAY_SIZE(shm), QUIET));
 }
 
 /* A node at an absolute path; one that is there already must be the same device. */

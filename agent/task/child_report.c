@@ -165,6 +165,7 @@ static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_PROC] = "mount /proc",
 	[CHILD_OOM_SCORE] = "set oom_score_adj",
 	[CHILD_DEV] = "make /dev",
+	[CHILD_SHM] = "mount /dev/shm",
 	[CHILD_CONSOLE] = "make the terminal",
 	[CHILD_SYS] = "mount /sys",
 	[CHILD_CGROUP_MOUNT] = "mount /sys/fs/cgroup",

@@ -45,6 +45,9 @@ struct child child_init(const struct child_plan *plan);
 /* fd: one to send along, or -EBADF. */
 bool child_send_report(const struct child_plan *plan, struct child_report report, int fd);
 int child_set_stdio(struct child *child);
+/* Go on in a new process of the namespace for children: one of our parent, so that it is the one to
+ * collect it. The calling process ends. */
+int child_fork_inside(struct child *child);
 int child_take_terminal(struct child *child);
 int child_enter_cwd(struct child *child);
 int child_execute(struct child *child);
@@ -59,6 +62,7 @@ int child_mount_proc(struct child *child);
 int child_set_oom_score(struct child *child);
 int child_set_sysctls(struct child *child);
 int child_mount_dev(struct child *child);
+int child_mount_shm(struct child *child);
 int child_make_devices(struct child *child);
 int child_mount_sys(struct child *child);
 int child_mount_cgroup(struct child *child);

@@ -262,12 +262,25 @@ bool container_stop(struct container *container, uint64_t timeout_usec)
 	return false;
 }
 
-/* The first process takes its whole pid namespace along. */
+/* A process that came in from outside (an exec) is in the cgroup, too. */
+static void empty_cgroup(struct container *container)
+{
+	struct err err = {};
+	bool populated = false;
+
+	if (cgroup_is_populated(container->cgroup, &populated) == 0 && populated &&
+	    cgroup_kill(container->cgroup, &err) < 0)
+		log_err(NULL, 0, "container %s: %s", container->name, err.text);
+}
+
+/* The first process takes its whole pid namespace along, if that is its own. */
 void container_kill(struct container *container)
 {
 	container->kill_sent = true;
 	container->stop_deadline_usec = UINT64_MAX;
 	container_send_signal(container, SIGKILL);
+	if (container->task->spec.pid_mode != PID_MODE_PRIVATE)
+		empty_cgroup(container);
 }
 
 /* --- exit --- */
@@ -292,20 +305,9 @@ void container_forget_exit(struct container *container)
 	container->has_exit_code = container->oom_killed = container->kill_sent = false;
 	container->exit_code = container->exit_signal = 0;
 	container->exit_realtime_usec = container->started_realtime_usec = 0;
-	container->was_ready = container->held = false;
+	container->was_ready = container->held = container->is_helper = false;
 	container->failure = (struct child_report){};
 	container->stop_deadline_usec = 0;
-}
-
-/* A process that came in from outside (an exec) is in the cgroup, too. */
-static void empty_cgroup(struct container *container)
-{
-	struct err err = {};
-	bool populated = false;
-
-	if (cgroup_is_populated(container->cgroup, &populated) == 0 && populated &&
-	    cgroup_kill(container->cgroup, &err) < 0)
-		log_err(NULL, 0, "container %s: %s", container->name, err.text);
 }
 
 static void write_exit_file(const struct container *container, int dir_fd)

@@ -23,6 +23,7 @@
 #include "agent/task/child.h"
 #include "agent/task/etc_files.h"
 #include "agent/task/layer_lock.h"
+#include "agent/task/namespaces.h"
 #include "agent/task/output.h"
 #include "agent/task/policy.h"
 #include "agent/task/spec.h"
@@ -47,6 +48,7 @@ struct task {
 	struct task_spec spec;
 	struct cgroup_root *cgroup_root;
 	struct policy policy;
+	struct namespaces namespaces;
 	/* cgroup v1: what to mount in containers, NULL-terminated, "" for cgroup2; NULL on v2 */
 	const char **hierarchies;
 	char *hierarchies_text;
@@ -86,8 +88,9 @@ struct container {
 	/* this start */
 	pid_t pid, host_pid; /* in our pid namespace; in that of the host's /proc */
 	int pid_fd;
-	int report_fd; /* -EBADF: execve(2) is behind us */
-	int stdin_fd;  /* interactive: kept open, so that the container never reads the end */
+	bool is_helper; /* they are of the one that prepares the start (child.h) */
+	int report_fd;  /* -EBADF: execve(2) is behind us */
+	int stdin_fd;   /* interactive: kept open, so that the container never reads the end */
 	bool was_ready;
 	bool held;      /* STARTING, and waits for container_release() */
 	int console_fd; /* held: the terminal's master side, for whoever asked */

@@ -88,7 +88,8 @@ static int clone_child(struct container *container, const struct child_plan *pla
 {
 	int cgroup_fd = cgroup_clone_fd(container->cgroup);
 	struct clone_args args = {
-		.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
+		.flags = CLONE_PIDFD | namespaces_clone_flags(container->task->spec.pid_mode,
+	                                                      plan->spec->ipc_mode),
 		.pidfd = (uint64_t)(uintptr_t)&container->pid_fd,
 		.exit_signal = SIGCHLD,
 	};
@@ -104,6 +105,7 @@ static int clone_child(struct container *container, const struct child_plan *pla
 	if (pid == 0)
 		child_run(plan);
 	container->pid = (pid_t)pid;
+	container->is_helper = plan->pid_ns_fd >= 0;
 	return 0;
 }
 
@@ -218,6 +220,7 @@ static bool is_startable(const struct container *container)
 int container_start(struct container *container, const struct network_address *address,
                     const int *port_fds, size_t n_port_fds, struct err *err)
 {
+	const struct namespaces *shared = &container->task->namespaces;
 	struct child_plan plan = {
 		.spec = container->spec,
 		.policy = &container->task->policy,
@@ -225,6 +228,8 @@ int container_start(struct container *container, const struct network_address *a
 		.task_dir = container->task->state_dir,
 		.volumes_dir = container->task->volumes_dir,
 		.netns_fd = container->netns_fd,
+		.pid_ns_fd = shared->pid_ns_fd,
+		.proc_dir = shared->proc_dir,
 		.cgroup = container->cgroup,
 		.cgroup_hierarchies = container->task->hierarchies,
 		.stdio = {-EBADF, -EBADF, -EBADF},
@@ -237,6 +242,10 @@ int container_start(struct container *container, const struct network_address *a
 
 	if (!is_startable(container))
 		return err_text(err, -EBUSY, "container %s is started already", container->name);
+	if (container->spec->ipc_mode == IPC_MODE_TASK)
+		plan.shm_dir = shared->shm_dir;
+	if (container->spec->ipc_mode == IPC_MODE_HOST)
+		plan.shm_dir = "/dev/shm";
 	if (n_port_fds > 0) {
 		ports = malloc(n_port_fds * sizeof(*ports));
 		if (!ports)
@@ -304,12 +313,24 @@ static void start_succeeded(struct container *container)
 		container->spec = container_spec_free(container->spec);
 }
 
+/* The first process has been forked. It is ours to collect, so its number cannot be another's. */
+static void take_first_process(struct container *container, pid_t pid)
+{
+	container->is_helper = false;
+	fd_close(container->pid_fd);
+	container->pid = pid;
+	container->pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	container->host_pid = process_host_pid(container->pid_fd, pid);
+}
+
 static void take_report(struct container *container, struct child_message *message)
 {
 	struct err err = {};
 
 	if (message->report.error < 0 && container->failure.error == 0)
 		container->failure = message->report;
+	else if (message->report.step == CHILD_FORK && container->is_helper && message->pid > 0)
+		take_first_process(container, message->pid);
 	else if (message->report.step == CHILD_HOLD)
 		container->held = container->spec->hold;
 	else if (message->report.step == CHILD_CONSOLE && container->spec->bare &&

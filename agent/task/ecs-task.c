@@ -1,7 +1,7 @@
 /*
  * ecs-task: the container runtime. One process for each task, started by ecs-launcher as root, as
  * first process of a pid namespace of its own: when it ends, however it ends, the kernel ends every
- * process of the task.
+ * process of the task. For tasks of pidMode host it stays in the host's (namespaces.h).
  *
  * It is an OCI runtime's command line as well (oci.h), which starts such supervisors by itself.
  */
@@ -120,24 +120,27 @@ static int own_mounts(struct err *err)
 	return r < 0 ? err_set(err, r, "keep mounts to this namespace") : 0;
 }
 
-static int run_supervisor(const struct options *options, const char *cgroup_parent,
-                          const char *task_id, bool oci, char **argv, struct err *err)
+/* In the host's process namespace orphans of containers come to us, as they do to a first process.
+ */
+static int check_pid_namespace(bool host_pid, struct err *err)
 {
-	struct supervisor_config config = {
-		.options = options,
-		.cgroup_parent = cgroup_parent,
-		.task_id = task_id,
-		.control_fd = LAUNCHER_CONTROL_FD,
-		.oci = oci,
-	};
-	int r;
-
-	if (getpid() != 1)
+	if (!host_pid && getpid() != 1)
 		return err_text(
 			err, -EPERM,
 			"ecs-task must be the first process of a pid namespace of its own, as "
 			"ecs-launcher starts it");
-	r = own_mounts(err);
+	if (host_pid && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+		return err_set(err, -errno, "become a reaper of orphans");
+	return 0;
+}
+
+static int run_supervisor(const struct supervisor_config *config, char **argv, struct err *err)
+{
+	int r;
+
+	r = check_pid_namespace(config->host_pid, err);
+	if (r == 0)
+		r = own_mounts(err);
 	if (r == 0)
 		r = seal_program(argv, err);
 	if (r == 0)
@@ -147,7 +150,7 @@ static int run_supervisor(const struct options *options, const char *cgroup_pare
 	if (r == -EBADF)
 		return err_text(err, r, "descriptor %d must be the connection of ecs-agent",
 		                LAUNCHER_CONTROL_FD);
-	return r < 0 ? r : supervisor_run(&config, err);
+	return r < 0 ? r : supervisor_run(config, err);
 }
 
 /* Tell ecs-agent, if it is there: an operator may reap by hand. */
@@ -171,13 +174,14 @@ static void answer_reap(int r, const struct err *err)
 int main(int argc, char **argv)
 {
 	const char *cgroup_parent = "ecs";
-	bool reap = false, discard = false, oci = false;
+	bool reap = false, discard = false, oci = false, host_pid = false;
 	const struct option_spec specs[] = {
 		{"cgroup-parent", "NAME", "cgroup below which tasks live (ecs)", NULL,
 	         &cgroup_parent},
 		{"reap", NULL, "remove what a dead supervisor of the task left", &reap, NULL},
 		{"discard", NULL, "the same, with output that is not shipped yet", &discard, NULL},
 		{"oci", NULL, "supervise a container of the OCI command line", &oci, NULL},
+		{"host-pid", NULL, "supervise a task of pidMode host", &host_pid, NULL},
 	};
 	struct options options;
 	struct err err = {};
@@ -208,7 +212,17 @@ int main(int argc, char **argv)
 		                                         &err);
 		answer_reap(r, &err);
 	} else {
-		r = run_supervisor(&options, cgroup_parent, argv[first], oci, argv, &err);
+		const struct supervisor_config config = {
+			.options = &options,
+			.cgroup_parent = cgroup_parent,
+			.task_id = argv[first],
+			.control_fd = LAUNCHER_CONTROL_FD,
+			.oci = oci,
+			.host_pid = host_pid,
+			.argv = argv,
+		};
+
+		r = run_supervisor(&config, argv, &err);
 	}
 	if (r < 0)
 		log_err(NULL, 0, "task %s: %s", argv[first], err.text);

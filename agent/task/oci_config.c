@@ -456,11 +456,13 @@ static int check(const struct oci_config *config, struct err *err)
 {
 	_cleanup_(container_spec_freep) struct container_spec *spec = NULL;
 	_cleanup_json_ struct json_object *container = NULL;
+	const struct task_spec task = {
+		.network_mode = config->host_network ? NETWORK_HOST : NETWORK_NONE,
+	};
 
 	if (json_object_deep_copy(config->container, &container, NULL) < 0)
 		return err_oom(err);
-	return container_spec_parse(container, config->host_network ? NETWORK_HOST : NETWORK_NONE,
-	                            &spec, err);
+	return container_spec_parse(container, &task, &spec, err);
 }
 
 int oci_config_parse(struct json_object *config, const char *bundle, const char *id,

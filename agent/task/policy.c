@@ -59,6 +59,16 @@ static int add_own_paths(struct policy *policy, const char *state_dir, struct er
 	return 0;
 }
 
+static int read_flag(const struct envfile *file, const char *name, bool *ret, struct err *err)
+{
+	const char *text = envfile_get(file, name);
+
+	if (text && *text && parse_bool(text, ret) < 0)
+		return err_text(err, -EINVAL, "%s is \"%.64s\"; it must be true or false", name,
+		                text);
+	return 0;
+}
+
 int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err)
 {
 	_cleanup_(envfile_freep) struct envfile *file = NULL;
@@ -70,11 +80,11 @@ int policy_read(const char *config, const char *state_dir, struct policy *ret, s
 	if (r < 0)
 		return r;
 
-	text = envfile_get(file, "ECS_DISABLE_PRIVILEGED");
-	if (text && *text && parse_bool(text, &policy.privileged_disabled) < 0)
-		return err_text(err, -EINVAL,
-		                "ECS_DISABLE_PRIVILEGED is \"%.64s\"; it must be true or false",
-		                text);
+	r = read_flag(file, "ECS_DISABLE_PRIVILEGED", &policy.privileged_disabled, err);
+	if (r == 0)
+		r = read_flag(file, "ECS_DISABLE_HOST_PID_IPC", &policy.host_pid_ipc_disabled, err);
+	if (r < 0)
+		return r;
 
 	text = envfile_get(file, "ECS_ALLOWED_HOST_PATHS");
 	if (text) {

@@ -2,6 +2,7 @@
  * What root's own configuration (ecs.config, which ecs-agent cannot write) lets containers have:
  *
  *   ECS_DISABLE_PRIVILEGED=true                  no privileged containers
+ *   ECS_DISABLE_HOST_PID_IPC=true                no pidMode host, no ipcMode host
  *   ECS_ALLOWED_HOST_PATHS=/srv:/data/x          bind mounts only of these and what is below;
  *                                                not set: of any path
  *
@@ -18,6 +19,7 @@
 
 struct policy {
 	bool privileged_disabled;
+	bool host_pid_ipc_disabled;
 	bool host_paths_limited;
 	char *host_paths[POLICY_PATHS_MAX]; /* owned, absolute, without a slash at the end */
 	size_t n_host_paths;

@@ -8,8 +8,10 @@
  *
  *  {"type":"setup","task":{
  *      "arn":"arn:aws:ecs:...","networkMode":"bridge"|"host"|"none",
+ *      "pidMode":"private"|"task"|"host","ipcMode":"private"|"none"|"task"|"host","shmBytes":n,
  *      "cgroup":{"cpuQuotaUsec":n,"cpuPeriodUsec":n,"cpuShares":n,"memoryBytes":n,"pidsMax":n}}}
- *      Once, first. -> {"type":"ready"}
+ *      Once, first. pidMode, ipcMode: see namespaces.h; private if missing. shmBytes: size of the
+ *      /dev/shm that ipcMode task shares. -> {"type":"ready"}
  *
  *  {"type":"create","container":{
  *      "name":"app",                       the name in the task definition
@@ -28,6 +30,7 @@
  *                                          is left out rather than refused
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
  *      "stopSignal":"SIGTERM",
+ *      "ipcMode":"none"|"host",            in a task that has no ipcMode: of this container alone
  *      "healthCheck":{"args":["..."],"intervalUsec":n,"timeoutUsec":n,"startPeriodUsec":n,
  *          "retries":n},                   see health.h; all of it, or no "healthCheck"
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded

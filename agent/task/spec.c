@@ -40,6 +40,50 @@ static int network_mode_parse(const char *word, enum network_mode *ret, struct e
 	                word);
 }
 
+static int mode_parse(struct json_object *obj, const char *name, const char *const *words, size_t n,
+                      unsigned int *ret, struct err *err)
+{
+	const char *word = words[*ret];
+	int r = json_optional(json_get_string(obj, name, &word, err));
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (strcmp(word, words[i]) == 0) {
+			*ret = (unsigned int)i;
+			return 0;
+		}
+	return r < 0 ? r : err_text(err, -EINVAL, "%s is \"%.64s\", which is none", name, word);
+}
+
+static int pid_mode_parse(struct json_object *task, enum pid_mode *ret, struct err *err)
+{
+	static const char *const words[] = {
+		[PID_MODE_PRIVATE] = "private",
+		[PID_MODE_TASK] = "task",
+		[PID_MODE_HOST] = "host",
+	};
+	unsigned int mode = PID_MODE_PRIVATE;
+	int r = mode_parse(task, "pidMode", words, ARRAY_SIZE(words), &mode, err);
+
+	*ret = (enum pid_mode)mode;
+	return r;
+}
+
+/* *ret: before, the one that holds without a word. */
+static int ipc_mode_parse(struct json_object *obj, enum ipc_mode *ret, struct err *err)
+{
+	static const char *const words[] = {
+		[IPC_MODE_PRIVATE] = "private",
+		[IPC_MODE_NONE] = "none",
+		[IPC_MODE_TASK] = "task",
+		[IPC_MODE_HOST] = "host",
+	};
+	unsigned int mode = *ret;
+	int r = mode_parse(obj, "ipcMode", words, ARRAY_SIZE(words), &mode, err);
+
+	*ret = (enum ipc_mode)mode;
+	return r;
+}
+
 static int task_limits_parse(struct json_object *cgroup, struct cgroup_limits *ret, struct err *err)
 {
 	const struct {
@@ -70,7 +114,16 @@ int task_spec_parse(struct json_object *task, struct task_spec *ret, struct err 
 	const char *mode, *arn = NULL;
 	int r;
 
-	r = ONLY_MEMBERS(task, "task", err, "arn", "networkMode", "cgroup");
+	r = ONLY_MEMBERS(task, "task", err, "arn", "networkMode", "pidMode", "ipcMode", "shmBytes",
+	                 "cgroup");
+	if (r == 0)
+		r = pid_mode_parse(task, &spec.pid_mode, err);
+	if (r == 0)
+		r = ipc_mode_parse(task, &spec.ipc_mode, err);
+	if (r == 0)
+		r = json_optional(json_get_u64(task, "shmBytes", INT64_MAX, &spec.shm_bytes, err));
+	if (r == 0 && spec.shm_bytes > 0 && spec.ipc_mode != IPC_MODE_TASK)
+		return err_text(err, -EINVAL, "shmBytes is for ipcMode task only");
 	if (r < 0)
 		return r;
 	r = json_get_string(task, "networkMode", &mode, err);
@@ -113,7 +166,7 @@ static int hostname_check(const char *hostname, struct err *err)
 	return 0;
 }
 
-static int config_parse(struct json_object *config, enum network_mode mode,
+static int config_parse(struct json_object *config, const struct task_spec *task,
                         struct container_spec *spec, struct err *err)
 {
 	struct json_object *process, *root = NULL, *mounts = NULL, *linux_ = NULL;
@@ -147,7 +200,7 @@ static int config_parse(struct json_object *config, enum network_mode mode,
 	if (r == 0 && mounts)
 		r = spec_parse_mounts(mounts, spec, err);
 	if (r == 0 && linux_)
-		r = spec_parse_linux(linux_, mode, spec, err);
+		r = spec_parse_linux(linux_, task->network_mode, spec, err);
 	return r;
 }
 
@@ -358,15 +411,29 @@ static void apply_privileged(struct container_spec *spec)
 	spec->masked_paths = spec->readonly_paths = NULL;
 }
 
-static int parse(struct json_object *container, enum network_mode mode, struct container_spec *spec,
-                 struct err *err)
+/* Of a task that says nothing, each container can say its own. */
+static int container_ipc_mode_parse(struct json_object *container, const struct task_spec *task,
+                                    struct container_spec *spec, struct err *err)
+{
+	int r;
+
+	spec->ipc_mode = task->ipc_mode;
+	r = ipc_mode_parse(container, &spec->ipc_mode, err);
+	if (r == 0 && spec->ipc_mode != task->ipc_mode &&
+	    (task->ipc_mode != IPC_MODE_PRIVATE || spec->ipc_mode == IPC_MODE_TASK))
+		r = err_text(err, -EINVAL, "ipcMode is not the task's");
+	return r < 0 ? err_prefix(err, r, "container") : 0;
+}
+
+static int parse(struct json_object *container, const struct task_spec *task,
+                 struct container_spec *spec, struct err *err)
 {
 	struct json_object *config;
 	int r;
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
 	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
-	                 "dns", "extraHosts", "oci", "stopSignal", "healthCheck", "log");
+	                 "dns", "extraHosts", "oci", "stopSignal", "healthCheck", "log", "ipcMode");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)
@@ -374,19 +441,21 @@ static int parse(struct json_object *container, enum network_mode mode, struct c
 	if (r == 0)
 		r = layers_parse(container, spec, err);
 	if (r == 0)
+		r = container_ipc_mode_parse(container, task, spec, err);
+	if (r == 0)
 		r = settings_parse(container, spec, err);
 	if (r < 0)
 		return r;
 	r = json_get_object(container, "config", &config, err);
 	if (r < 0)
 		return err_prefix(err, -EINVAL, "container");
-	r = config_parse(config, mode, spec, err);
+	r = config_parse(config, task, spec, err);
 	if (r == 0 && spec->privileged)
 		apply_privileged(spec);
 	return r;
 }
 
-int container_spec_parse(struct json_object *container, enum network_mode network_mode,
+int container_spec_parse(struct json_object *container, const struct task_spec *task,
                          struct container_spec **ret, struct err *err)
 {
 	_cleanup_(container_spec_freep) struct container_spec *spec = calloc(1, sizeof(*spec));
@@ -395,7 +464,7 @@ int container_spec_parse(struct json_object *container, enum network_mode networ
 	if (!spec)
 		return err_oom(err);
 	spec->json = json_object_get(container);
-	r = parse(container, network_mode, spec, err);
+	r = parse(container, task, spec, err);
 	if (r < 0) {
 		if (err)
 			err->name = "CannotCreateContainerError";

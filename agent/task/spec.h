@@ -22,9 +22,26 @@ enum network_mode {
 	NETWORK_NONE,
 };
 
+/* namespaces.h has what they mean. */
+enum pid_mode {
+	PID_MODE_PRIVATE,
+	PID_MODE_TASK,
+	PID_MODE_HOST,
+};
+
+enum ipc_mode {
+	IPC_MODE_PRIVATE,
+	IPC_MODE_NONE, /* private, and without /dev/shm */
+	IPC_MODE_TASK,
+	IPC_MODE_HOST,
+};
+
 struct task_spec {
 	char *arn; /* owned; may be NULL */
 	enum network_mode network_mode;
+	enum pid_mode pid_mode;
+	enum ipc_mode ipc_mode;
+	uint64_t shm_bytes; /* of the /dev/shm that ipc_mode task shares; 0: 64 MiB */
 	struct cgroup_limits limits;
 };
 
@@ -101,6 +118,7 @@ struct container_spec {
 	bool restart;
 	bool terminal;    /* a pseudo-terminal is standard input, output and error */
 	bool interactive; /* standard input stays open, though nobody writes */
+	enum ipc_mode ipc_mode;
 	unsigned short console_rows, console_columns; /* 0: as the kernel makes it */
 
 	/* Of the OCI command line (oci.h); tasks have none of it. */
@@ -137,7 +155,7 @@ struct container_spec {
  * Takes a reference to container. err->name is CannotCreateContainerError.
  * -EINVAL names what is wrong; -ENOMEM.
  */
-int container_spec_parse(struct json_object *container, enum network_mode network_mode,
+int container_spec_parse(struct json_object *container, const struct task_spec *task,
                          struct container_spec **ret, struct err *err);
 struct container_spec *container_spec_free(struct container_spec *spec);
 

@@ -17,26 +17,34 @@
 #define DEVICES_MAX 256
 #define SYSCTLS_MAX 256
 
-/* The sysctls that belong to namespaces of the container, as Docker allows them. */
-static bool sysctl_is_allowed(const char *name, enum network_mode mode)
+/* 0: of a namespace of the container, as Docker allows them. */
+static int sysctl_check(const char *name, enum network_mode mode, enum ipc_mode ipc_mode,
+                        struct err *err)
 {
 	static const char *const ipc[] = {
 		"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
 		"kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(ipc); i++)
-		if (strcmp(name, ipc[i]) == 0)
-			return true;
-	if (strncmp(name, "fs.mqueue.", 10) == 0)
-		return true;
-	return mode != NETWORK_HOST && strncmp(name, "net.", 4) == 0;
+	bool is_ipc = strncmp(name, "fs.mqueue.", 10) == 0;
+	bool is_net = strncmp(name, "net.", 4) == 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ipc) && !is_ipc; i++)
+		is_ipc = strcmp(name, ipc[i]) == 0;
+	if ((is_ipc && ipc_mode != IPC_MODE_HOST) || (is_net && mode != NETWORK_HOST))
+		return 0;
+	return err_text(err, -EINVAL,
+	                "sysctl \"%.100s\" is not allowed: it is not the container's own%s", name,
+	                is_ipc   ? " in ipcMode host"
+	                : is_net ? " in host network mode"
+	                         : "");
 }
 
 static int sysctls_parse(struct json_object *obj, enum network_mode mode,
                          struct container_spec *spec, struct err *err)
 {
 	size_t n = (size_t)json_object_object_length(obj);
+	int r;
 
 	if (n > SYSCTLS_MAX)
 		return err_text(err, -EINVAL, "%zu sysctls; at most %d are taken", n, SYSCTLS_MAX);
@@ -50,11 +58,9 @@ static int sysctls_parse(struct json_object *obj, enum network_mode mode,
 
 		if (!json_object_is_type(value, json_type_string))
 			return err_text(err, -EINVAL, "sysctl %.100s must be a string", key);
-		if (!sysctl_is_allowed(key, mode))
-			return err_text(
-				err, -EINVAL,
-				"sysctl \"%.100s\" is not allowed: it is not the container's own%s",
-				key, mode == NETWORK_HOST ? " in host network mode" : "");
+		r = sysctl_check(key, mode, spec->ipc_mode, err);
+		if (r < 0)
+			return r;
 		if (strstr(key, "..") || strlen(key) > 200 ||
 		    strspn(key,
 		           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") !=

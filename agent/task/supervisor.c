@@ -90,11 +90,21 @@ static void on_child_exit(struct supervisor *s, pid_t pid, int status)
 {
 	if (execs_reaped(&s->execs.set, pid, status))
 		return;
+	if (pid == s->task.namespaces.pause_pid) {
+		log_err(NULL, 0, "the process that holds the task's process namespace was killed");
+		s->task.namespaces.pause_pid = 0;
+		return;
+	}
+	/* The report that tells who the first process is may still be unread. */
+	for (struct container *c = s->containers; c; c = c->next)
+		if (c->status == CONTAINER_STARTING && c->is_helper && c->pid != pid)
+			supervisor_start_progress(s, c, false);
 	for (struct container *c = s->containers; c; c = c->next) {
 		if (c->pid != pid)
 			continue;
+		/* One that prepared the start may have forked: the end of its report tells. */
 		if (c->status == CONTAINER_STARTING)
-			supervisor_start_progress(s, c, true);
+			supervisor_start_progress(s, c, !c->is_helper);
 		if (c->status != CONTAINER_RUNNING)
 			return; /* the start failed, which is answered */
 		if (c->health)
@@ -438,9 +448,13 @@ static void done(struct supervisor *s)
 	while (s->containers) {
 		struct container *c = s->containers;
 
+		/* The kernel does it where our end is that of a process namespace. */
+		if (s->host_pid && c->status != CONTAINER_STOPPED)
+			container_kill(c);
 		s->containers = c->next;
 		container_free(c);
 	}
+	namespaces_close(&s->task.namespaces);
 	supervisor_drop_connection(s);
 	fd_close(s->listen_fd);
 	fd_close(s->signal_fd);
@@ -462,10 +476,13 @@ int supervisor_run(const struct supervisor_config *config, struct err *err)
 		.task = {.id = config->task_id,
 	                 .run_fd = -EBADF,
 	                 .exits_fd = -EBADF,
-	                 .spool_fd = -EBADF},
+	                 .spool_fd = -EBADF,
+	                 .namespaces = NAMESPACES_EMPTY},
 		.signal_fd = -EBADF,
 		.listen_fd = -EBADF,
 		.oci = config->oci,
+		.host_pid = config->host_pid,
+		.argv = config->argv,
 	};
 	const struct exec_requests_calls calls = {
 		.get_container = supervisor_container_for_exec,

@@ -29,7 +29,8 @@ struct supervisor {
 	struct json_object *stop_order; /* array of "stop-order"; NULL: none */
 	char exits_dir[PATH_MAX];       /* <state>/exits */
 	struct exec_requests execs;
-	bool oci;
+	bool oci, host_pid;
+	char **argv;
 	bool was_set_up;
 	bool stopping; /* SIGTERM */
 	bool ended;    /* leave the loop once the answer is sent */

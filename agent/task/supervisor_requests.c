@@ -87,6 +87,13 @@ static int on_setup(struct supervisor *s, struct json_object *request, struct ip
                     struct err *err)
 {
 	_cleanup_(cgroup_freep) struct cgroup *cgroup = NULL;
+	const struct namespaces_config config = {
+		.policy = &s->task.policy,
+		.tasks_dir = s->task.tasks_dir,
+		.seccomp_dir = s->task.seccomp_dir,
+		.argv = s->argv,
+		.host_pid = s->host_pid,
+	};
 	struct json_object *spec;
 	char path[128];
 	int r;
@@ -101,8 +108,12 @@ static int on_setup(struct supervisor *s, struct json_object *request, struct ip
 	if (r < 0)
 		return r;
 	snprintf(path, sizeof(path), "ecstasks-%s", s->task.id);
-	r = cgroup_create(s->task.cgroup_root, path, true, &s->task.spec.limits, &cgroup, err);
+	r = namespaces_open(&s->task.spec, &config, &s->task.namespaces, err);
+	if (r == 0)
+		r = cgroup_create(s->task.cgroup_root, path, true, &s->task.spec.limits, &cgroup,
+		                  err);
 	if (r < 0) {
+		namespaces_close(&s->task.namespaces);
 		task_spec_done(&s->task.spec);
 		return r;
 	}
@@ -156,10 +167,13 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 	r = json_get_object(request, "container", &object, err);
 	if (r < 0)
 		return r == -ENOENT ? -EINVAL : r;
-	r = container_spec_parse(object, s->task.spec.network_mode, &spec, err);
+	r = container_spec_parse(object, &s->task.spec, &spec, err);
 	if (r < 0)
 		return r;
 	err->name = "CannotCreateContainerError";
+	r = namespaces_check(&s->task.policy, spec->ipc_mode, err);
+	if (r < 0)
+		return r;
 	if (spec->bare && !s->oci)
 		return err_text(err, -EINVAL, "container.oci is not for tasks");
 	container = find_container(s, spec->name);

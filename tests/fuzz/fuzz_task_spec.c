@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (enum network_mode mode = NETWORK_BRIDGE; mode <= NETWORK_NONE; mode++) {
 		_cleanup_(container_spec_freep) struct container_spec *spec = NULL;
 		struct err err = {};
-		int r = container_spec_parse(json, mode, &spec, &err);
+		const struct task_spec task = {.network_mode = mode};
+		int r = container_spec_parse(json, &task, &spec, &err);
 
 		assert(r == 0 ? spec != NULL : spec == NULL && err.text[0] && err.name);
 		/* A member whose value was wiped with the specification must still be a string. */

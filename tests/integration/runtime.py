@@ -212,8 +212,9 @@ def busybox_directory():
 
 
 class Task:
-    def __init__(self, host, network="host", cgroup=None, setup=True):
+    def __init__(self, host, network="host", cgroup=None, setup=True, **members):
         self.host = host
+        self.host_pid = members.get("pidMode") == "host"
         self.id = uuid.uuid4().hex
         self.process = None
         self.pid = None
@@ -222,7 +223,7 @@ class Task:
         self.start()
         if setup:
             task = {"arn": f"arn:aws:ecs:us-west-2:111122223333:task/c/{self.id}",
-                    "networkMode": network, "cgroup": cgroup or {}}
+                    "networkMode": network, "cgroup": cgroup or {}, **members}
             assert self.call("setup", task=task)["type"] == "ready"
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
             self.pid = int(children.read_text().split()[0])
@@ -257,8 +258,9 @@ class Task:
             self.enter_cgroups()
 
         self.process = subprocess.Popen(
-            ["unshare", "--pid", "--mount", "--fork", "--propagation", "slave", binary,
-             *self.host.options(), self.id],
+            ["unshare", *([] if self.host_pid else ["--pid"]), "--mount", "--fork", "--propagation",
+             "slave", binary, *(["--host-pid"] if self.host_pid else []), *self.host.options(),
+             self.id],
             preexec_fn=prepare, close_fds=False, stderr=subprocess.PIPE, text=True,
         )
         theirs.close()

@@ -27,7 +27,7 @@ static int parse_with(const char *process, const char *config, const char *own,
 	         "\"config\":{\"process\":{\"args\":[\"/bin/x\"]%s}%s}%s}",
 	         process, config, own);
 	assert_int_equal(json_parse_object(text, strlen(text), 65536, &json, NULL), 0);
-	return container_spec_parse(json, mode, ret, err);
+	return container_spec_parse(json, &(struct task_spec){.network_mode = mode}, ret, err);
 }
 
 static struct container_spec *good(const char *process, const char *config, const char *own)
@@ -316,7 +316,9 @@ static void test_tasks(void **state)
 	static const char *const wrong[] = {
 		"{}",
 		"{\"networkMode\":\"awsvpc\"}",
-		"{\"networkMode\":\"host\",\"pidMode\":\"host\"}",
+		"{\"networkMode\":\"host\",\"pidMode\":\"container:x\"}",
+		"{\"networkMode\":\"host\",\"ipcMode\":\"shareable\"}",
+		"{\"networkMode\":\"host\",\"ipcMode\":\"none\",\"shmBytes\":4096}",
 		"{\"networkMode\":\"host\",\"cgroup\":{\"memory\":1}}",
 		"{\"networkMode\":\"host\",\"cgroup\":{\"memoryBytes\":-1}}",
 	};
