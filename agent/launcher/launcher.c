@@ -23,7 +23,7 @@
 #include "lib/options.h"
 
 /* Descriptors 0 to 2 exist, 3 is taken by a placeholder (so that no file of ours lands where a
- * program gets its connection), and nothing else came in. */
+ * program gets its connection), 4 is what supervisors of tasks get, and nothing else came in. */
 static int settle_descriptors(struct err *err)
 {
 	int fd;
@@ -35,7 +35,13 @@ static int settle_descriptors(struct err *err)
 		return err_set(err, -errno, "open /dev/null");
 	if (dup2(fd, LAUNCHER_CONTROL_FD) < 0)
 		return err_set(err, -errno, "reserve descriptor %d", LAUNCHER_CONTROL_FD);
-	return fd_close_from(LAUNCHER_CONTROL_FD + 1, NULL, 0);
+	if (fd_close_from(LAUNCHER_CONTROL_FD + 1, NULL, 0) < 0)
+		return err_set(err, -errno, "close what came in");
+	/* The next one is the lowest that is free. */
+	fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (fd != LAUNCHER_MOUNTS_FD)
+		return err_set(err, fd < 0 ? -errno : -EBADF, "open /proc/self/ns/mnt");
+	return 0;
 }
 
 /* When memory runs out, whoever may start and end tasks should be the last to go. */

@@ -27,12 +27,14 @@
  * where OPTIONS are --config F --state-dir D --runtime-dir D. They run
  * from a sealed copy in memory, as root, leading a session of their own, in "/", with umask 022,
  * default signals, no descriptor but 0 to 3 (0 and 1 are /dev/null), and of the environment only
- * PATH, the proxy, AWS endpoint and certificate variables and JOURNAL_STREAM. /proc is still that
- * of the host when ecs-task begins.
+ * PATH, the proxy, AWS endpoint and certificate variables and JOURNAL_STREAM. The supervisor of a
+ * task also has descriptor 4, the mount namespace of the launcher, which is the host's. /proc is
+ * still that of the host when ecs-task begins.
  */
 #pragma once
 
 #define LAUNCHER_SOCKET      "launcher.sock" /* below the runtime directory */
 #define LAUNCHER_LINE_MAX    128
 #define LAUNCHER_CONTROL_FD  3
+#define LAUNCHER_MOUNTS_FD   4
 #define LAUNCHER_TASK_ID_MAX 64

@@ -82,10 +82,11 @@ static int set_oom_score(const char *score)
 	return score ? file_write(AT_FDCWD, "/proc/self/oom_score_adj", score) : 0;
 }
 
-/* Descriptor 3 is held free in this program, so neither of the two below is in the way. */
+/* Descriptors 3 and 4 are taken in this program, so neither of the two below is in the way. */
 static int set_descriptors(const struct start *start, int report_fd)
 {
-	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), keep[2];
+	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), keep[3] = {LAUNCHER_MOUNTS_FD};
+	bool is_task = start->cgroup != NULL;
 	int low, high;
 
 	if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
@@ -93,10 +94,12 @@ static int set_descriptors(const struct start *start, int report_fd)
 		return -errno;
 	low = start->program->fd < report_fd ? start->program->fd : report_fd;
 	high = start->program->fd < report_fd ? report_fd : start->program->fd;
-	keep[0] = low;
-	keep[1] = high;
+	keep[1] = low;
+	keep[2] = high;
 	/* Both close on exec. */
-	return fd_close_from(LAUNCHER_CONTROL_FD + 1, keep, 2);
+	if (is_task && fd_set_cloexec(LAUNCHER_MOUNTS_FD, false) < 0)
+		return -errno;
+	return fd_close_from(LAUNCHER_CONTROL_FD + 1, keep + !is_task, is_task ? 3 : 2);
 }
 
 static int run_step(enum step step, const struct start *start, int report_fd)

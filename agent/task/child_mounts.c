@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "agent/task/host_mounts.h"
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
 
@@ -111,14 +112,13 @@ static int set_bind_attr(int tree, const struct mount_spec *mount)
 	return r;
 }
 
-static int bind_mount(struct child *child, const struct mount_spec *mount)
+static int clone_source(struct child *child, const struct mount_spec *mount,
+                        enum rootfs_kind *ret_kind)
 {
-	_cleanup_close_ int source = -EBADF, tree = -EBADF;
+	_cleanup_close_ int source = open_source(child, mount->source);
 	struct stat st;
 	int r;
 
-	child->where.step = CHILD_MOUNT_SOURCE;
-	source = open_source(child, mount->source);
 	if (source < 0)
 		return source;
 	r = check_source(child, source);
@@ -126,13 +126,39 @@ static int bind_mount(struct child *child, const struct mount_spec *mount)
 		return r;
 	if (fstat(source, &st) < 0)
 		return -errno;
-	tree = mount_clone(source, mount->recursive);
+	*ret_kind = S_ISDIR(st.st_mode) ? ROOTFS_DIRECTORY : ROOTFS_FILE;
+	return mount_clone(source, mount->recursive);
+}
+
+/* As the host has it now. After a failure this process ends, wherever it is then. */
+static int clone_source_of_host(struct child *child, const struct mount_spec *mount,
+                                enum rootfs_kind *ret_kind)
+{
+	_cleanup_close_ int own = -EBADF, tree = -EBADF;
+	int r = host_mounts_enter(child->plan->host_mounts_fd, &own);
+
+	if (r < 0)
+		return r;
+	tree = clone_source(child, mount, ret_kind);
+	if (tree < 0)
+		return tree;
+	r = host_mounts_leave(own);
+	return r < 0 ? r : TAKE_FD(tree);
+}
+
+static int bind_mount(struct child *child, const struct mount_spec *mount)
+{
+	enum rootfs_kind kind = ROOTFS_DIRECTORY;
+	_cleanup_close_ int tree = -EBADF;
+	int r;
+
+	child->where.step = CHILD_MOUNT_SOURCE;
+	tree = clone_source_of_host(child, mount, &kind);
 	if (tree < 0)
 		return tree;
 
 	child->where.step = CHILD_MOUNTS;
-	r = attach_mount(child, tree, mount->target,
-	                 S_ISDIR(st.st_mode) ? ROOTFS_DIRECTORY : ROOTFS_FILE);
+	r = attach_mount(child, tree, mount->target, kind);
 	if (r == 0)
 		r = set_propagation(tree, mount->propagation);
 	return r < 0 ? r : set_bind_attr(tree, mount);

@@ -43,6 +43,7 @@ struct task {
 	char layers_dir[PATH_MAX];  /* <state>/images/layers */
 	char seccomp_dir[PATH_MAX]; /* <run>/seccomp */
 	int run_fd;                 /* <run>/tasks/<id> */
+	int host_mounts_fd;         /* host_mounts.h; -EBADF: none */
 	int exits_fd;               /* <state>/exits/<id>; -EBADF unless the host shuts down */
 	int spool_fd;               /* <state>/spool */
 	struct task_spec spec;

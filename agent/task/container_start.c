@@ -227,6 +227,7 @@ int container_start(struct container *container, const struct network_address *a
 		.dir = container->private_dir,
 		.task_dir = container->task->state_dir,
 		.volumes_dir = container->task->volumes_dir,
+		.host_mounts_fd = container->task->host_mounts_fd,
 		.netns_fd = container->netns_fd,
 		.pid_ns_fd = shared->pid_ns_fd,
 		.proc_dir = shared->proc_dir,

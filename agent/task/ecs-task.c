@@ -17,6 +17,7 @@
 #include <sys/statvfs.h>
 
 #include "agent/launcher/protocol.h"
+#include "agent/task/host_mounts.h"
 #include "agent/task/mount.h"
 #include "agent/task/oci.h"
 #include "agent/task/reap.h"
@@ -134,7 +135,35 @@ static int check_pid_namespace(bool host_pid, struct err *err)
 	return 0;
 }
 
-static int run_supervisor(const struct supervisor_config *config, char **argv, struct err *err)
+/* What the host unmounts must not live on in our copy. */
+static int prune_mounts(const struct options *options, struct err *err)
+{
+	/* Each may be a link to another disk. */
+	static const char *const below[] = {"",       "/images",  "/images/layers", "/tasks",
+	                                    "/spool", "/volumes", "/exits",         "/data"};
+	char paths[ARRAY_SIZE(below) + 3][PATH_MAX];
+	const char *needed[ARRAY_SIZE(paths)];
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(below); i++) {
+		char path[PATH_MAX];
+
+		if (snprintf(path, sizeof(path), "%s%s", options->state_dir, below[i]) >=
+		    (int)sizeof(path))
+			return err_text(err, -ENAMETOOLONG, "--state-dir is too long");
+		if (realpath(path, paths[n]))
+			n++;
+	}
+	/* What is not there needs no mount. */
+	n += realpath(options->runtime_dir, paths[n]) != NULL;
+	n += realpath(options->config, paths[n]) != NULL;
+	n += realpath("/proc/self/exe", paths[n]) != NULL;
+	for (size_t i = 0; i < n; i++)
+		needed[i] = paths[i];
+	return host_mounts_prune(needed, n, err);
+}
+
+static int run_supervisor(struct supervisor_config *config, char **argv, struct err *err)
 {
 	int r;
 
@@ -143,6 +172,9 @@ static int run_supervisor(const struct supervisor_config *config, char **argv, s
 		r = own_mounts(err);
 	if (r == 0)
 		r = seal_program(argv, err);
+	config->host_mounts_fd = host_mounts_take(LAUNCHER_MOUNTS_FD);
+	if (r == 0 && config->host_mounts_fd >= 0)
+		r = prune_mounts(config->options, err);
 	if (r == 0)
 		r = protect(err);
 	if (r == 0)
@@ -212,7 +244,7 @@ int main(int argc, char **argv)
 		                                         &err);
 		answer_reap(r, &err);
 	} else {
-		const struct supervisor_config config = {
+		struct supervisor_config config = {
 			.options = &options,
 			.cgroup_parent = cgroup_parent,
 			.task_id = argv[first],

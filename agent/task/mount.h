@@ -17,6 +17,10 @@
 #	define MNT_DETACH 2
 #endif
 
+#ifndef UMOUNT_NOFOLLOW
+#	define UMOUNT_NOFOLLOW 8
+#endif
+
 static inline int sys_mount(const char *source, const char *target, const char *type,
                             unsigned long flags, const char *data)
 {

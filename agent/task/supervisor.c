@@ -461,6 +461,7 @@ static void done(struct supervisor *s)
 	fd_close(s->task.run_fd);
 	fd_close(s->task.exits_fd);
 	fd_close(s->task.spool_fd);
+	fd_close(s->task.host_mounts_fd);
 	task_spec_done(&s->task.spec);
 	policy_done(&s->task.policy);
 	free(s->record);
@@ -477,6 +478,7 @@ int supervisor_run(const struct supervisor_config *config, struct err *err)
 	                 .run_fd = -EBADF,
 	                 .exits_fd = -EBADF,
 	                 .spool_fd = -EBADF,
+	                 .host_mounts_fd = config->host_mounts_fd,
 	                 .namespaces = NAMESPACES_EMPTY},
 		.signal_fd = -EBADF,
 		.listen_fd = -EBADF,

@@ -11,10 +11,11 @@ struct supervisor_config {
 	const struct options *options;
 	const char *cgroup_parent;
 	const char *task_id;
-	int control_fd; /* the first connection */
-	bool oci;       /* of the OCI command line: a "create" may have "oci" */
-	bool host_pid;  /* not in a process namespace of its own */
-	char **argv;    /* of main(), for a process of ours that gets another name */
+	int control_fd;     /* the first connection */
+	int host_mounts_fd; /* taken; -EBADF: none */
+	bool oci;           /* of the OCI command line: a "create" may have "oci" */
+	bool host_pid;      /* not in a process namespace of its own */
+	char **argv;        /* of main(), for a process of ours that gets another name */
 };
 
 /* Returns 0 when the task has ended, or -errno when it could not be supervised. */

@@ -212,8 +212,10 @@ def busybox_directory():
 
 
 class Task:
-    def __init__(self, host, network="host", cgroup=None, setup=True, **members):
+    def __init__(self, host, network="host", cgroup=None, setup=True, mounts=None, **members):
+        """mounts: a process whose mount namespace is the host's."""
         self.host = host
+        self.mounts = mounts
         self.host_pid = members.get("pidMode") == "host"
         self.id = uuid.uuid4().hex
         self.process = None
@@ -255,10 +257,13 @@ class Task:
 
         def prepare():
             os.dup2(theirs.fileno(), 3, inheritable=True)
+            if self.mounts:
+                os.dup2(os.open(f"/proc/{self.mounts}/ns/mnt", os.O_RDONLY), 4, inheritable=True)
             self.enter_cgroups()
 
+        enter = ["nsenter", f"--mount=/proc/{self.mounts}/ns/mnt", "--"] if self.mounts else []
         self.process = subprocess.Popen(
-            ["unshare", *([] if self.host_pid else ["--pid"]), "--mount", "--fork", "--propagation",
+            [*enter, "unshare", *([] if self.host_pid else ["--pid"]), "--mount", "--fork", "--propagation",
              "slave", binary, *(["--host-pid"] if self.host_pid else []), *self.host.options(),
              self.id],
             preexec_fn=prepare, close_fds=False, stderr=subprocess.PIPE, text=True,

@@ -249,13 +249,17 @@ def test_reap_runs_outside_of_the_cgroup_it_will_remove(launcher):
         assert not any(launcher.parent in line for line in probe.all("cgroup"))
 
 
-@pytest.mark.parametrize("line", [b"task 1\n", b"image\n", b"network\n", b"reap 1\n"])
+@pytest.mark.parametrize("line", [b"task 1\n", b"task-host-pid 2\n", b"image\n", b"network\n",
+                                  b"reap 1\n"])
 def test_programs_start_from_a_clean_slate(launcher, line):
     with launcher.ask(line) as connection:
         probe = Probe(connection)
         fds = {int(v.split()[0]): v.split()[1] for v in probe.all("fd")}
         del fds[int(probe.one("duplicate"))]
-        assert sorted(fds) == [0, 1, 2, 3]
+        # The supervisor of a task also gets the mount namespace that host paths are looked up in.
+        is_task = line.startswith(b"task")
+        assert sorted(fds) == [0, 1, 2, 3] + ([4] if is_task else [])
+        assert not is_task or fds[4] == os.readlink("/proc/self/ns/mnt")
         assert (fds[0], fds[1], fds[2]) == ("/dev/null", "/dev/null", str(launcher.dir / "log"))
         assert fds[3].startswith("socket:")
         environment = [v for v in probe.all("env") if "SAN_OPTIONS=" not in v]

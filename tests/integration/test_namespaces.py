@@ -287,6 +287,74 @@ def test_sysctls_are_only_those_of_namespaces_of_its_own(host):
         "linux": {"sysctl": {"kernel.sem": "11 22 33 44"}}})[1].split() == ["11", "22", "33", "44"]
 
 
+# --- mounts of the host
+
+
+@pytest.fixture(params=["private", "shared"])
+def mounts(request):
+    """A process whose mounts are those of a host, shared as systemd makes them or private."""
+    process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                                f"mount --make-r{request.param} /; echo; exec sleep 1000"],
+                               stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def on_host(mounts, *words):
+    subprocess.run(["nsenter", "-t", str(mounts), "--mount", "--", *words], check=True)
+
+
+def test_containers_see_what_the_host_has_mounted_when_they_start(host, mounts):
+    """As Docker's rprivate: nothing that is mounted later, on either side, shared or private."""
+    source = host.base / "source"
+    for name in ("one", "two", "three"):
+        (source / name).mkdir(parents=True)
+    disk = host.base / "disk"
+    disk.mkdir()
+
+    def mount(name):
+        on_host(mounts, "mount", "-t", "tmpfs", f"ecs-{name}", str(source / name))
+        on_host(mounts, "touch", str(source / name / "here"))
+
+    mount("one")
+    on_host(mounts, "mount", "-t", "tmpfs", "ecs-disk", str(disk))
+    task = Task(host, mounts=mounts)
+    binds = {"config": {"mounts": [{"type": "bind", "source": str(source), "destination": "/source",
+                                    "options": ["rbind", "rprivate"]}]},
+             "restart": True}
+    mount("two")
+    start(task, "until ls /source/*/here; echo seen; sleep 1000; do :; done", **binds)
+    wait_for(lambda: "seen" in task.output())
+    assert task.output().split() == ["/source/one/here", "/source/two/here", "seen"]
+
+    mount("three")
+    on_host(mounts, "umount", str(source / "one"))
+    assert sh(task, "ls /source/*/here")[1].split() == ["/source/one/here", "/source/two/here"]
+    table = Path(f"/proc/{mounts}/mountinfo").read_text()
+    assert "ecs-one" not in table and str(host.state) not in table
+    # A start anew is as good as a first one.
+    os.kill(task.container_pid(), signal.SIGKILL)
+    exit_of(task)
+    task.call("start", container="app")
+    wait_for(lambda: task.output().count("seen") == 2)
+    assert task.output().split()[3:] == ["/source/three/here", "/source/two/here", "seen"]
+
+    # What the host gives up is not kept by a supervisor that runs on.
+    on_host(mounts, "umount", str(disk))
+    assert "ecs-disk" not in Path(f"/proc/{task.pid}/mountinfo").read_text()
+    # A source that is missing is made where the host finds it, and the policy is about that, too.
+    made = {"config": {"mounts": [{"type": "bind", "source": str(disk / "made/below"),
+                                   "destination": "/made", "options": ["rbind", "rprivate"]}]}}
+    on_host(mounts, "mount", "-t", "tmpfs", "ecs-disk2", str(disk))
+    assert task.sh("touch /made/file", name="makes", **made)[0] == 0
+    on_host(mounts, "test", "-f", str(disk / "made/below/file"))
+
+
 # --- a whole node
 
 
