@@ -305,6 +305,7 @@ void container_forget_exit(struct container *container)
 	container->has_exit_code = container->oom_killed = container->kill_sent = false;
 	container->exit_code = container->exit_signal = 0;
 	container->exit_realtime_usec = container->started_realtime_usec = 0;
+	container->started_usec = container->ran_usec = 0;
 	container->was_ready = container->held = container->is_helper = false;
 	container->failure = (struct child_report){};
 	container->stop_deadline_usec = 0;
@@ -343,6 +344,7 @@ void container_exited(struct container *container, int wait_status)
 	container->exit_code =
 		WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 	container->has_exit_code = true;
+	container->ran_usec = now_monotonic_usec() - container->started_usec;
 
 	empty_cgroup(container);
 	/* With an init process the program's SIGKILL arrives as its exit code. */
@@ -374,6 +376,8 @@ struct json_object *container_exit_event(const struct container *container)
 	     (container->exit_signal &&
 	      json_add_i64(event, "signal", container->exit_signal) < 0) ||
 	     json_add_bool(event, "oomKilled", container->oom_killed) < 0))
+		return NULL;
+	if (container->ran_usec && json_add_u64(event, "ranUsec", container->ran_usec) < 0)
 		return NULL;
 	if (json_add_u64(event, "time", container->exit_realtime_usec) < 0)
 		return NULL;

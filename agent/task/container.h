@@ -16,6 +16,7 @@
 
 #include <json-c/json.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -82,6 +83,8 @@ struct container {
 	struct endpoint endpoint;
 	int *port_fds; /* owned, as the descriptors */
 	size_t n_port_fds;
+	char address[INET6_ADDRSTRLEN], gateway[INET6_ADDRSTRLEN]; /* of the last start; "": none */
+	uint64_t starts;                                           /* that were tried */
 	struct output output;
 	uint64_t dropped_told;
 	struct health *health; /* NULL: no health check */
@@ -99,22 +102,24 @@ struct container {
 	struct child_report failure;                      /* error 0: none */
 	uint64_t start_deadline_usec, stop_deadline_usec; /* monotonic; 0: none */
 	bool kill_sent;
-	uint64_t started_realtime_usec;
-	struct json_object *start_request; /* to answer; NULL once answered */
+	uint64_t started_realtime_usec, started_usec; /* the latter monotonic; 0: it did not run */
+	struct json_object *start_request;            /* to answer; NULL once answered */
 
 	/* the last exit */
 	bool has_exit_code;
 	int exit_code, exit_signal;
 	bool oom_killed;
 	uint64_t exit_realtime_usec;
+	uint64_t ran_usec; /* from its start to its exit, whatever was done to the clock */
 };
 
 /* Takes spec on success. err->name is CannotCreateContainerError; nothing is left on failure. */
 int container_create(struct task *task, struct container_spec *spec, struct container **ret,
                      struct err *err);
 
-/* Takes the n port descriptors on success. -EBUSY when it is not startable now; after any other
- * failure it is STOPPED. */
+/* Takes the n port descriptors on success. A start that is not the first keeps the ports, and the
+ * address where none is given. -EBUSY when it is not startable now; after any other failure it is
+ * STOPPED. */
 int container_start(struct container *container, const struct network_address *address,
                     const int *port_fds, size_t n_port_fds, struct err *err);
 

@@ -217,6 +217,23 @@ static bool is_startable(const struct container *container)
 	       container->spec->restart && container->has_exit_code;
 }
 
+/* The namespace keeps its address when it is started again, and only a new one is told. */
+static int keep_address(struct container *container, const struct network_address *given,
+                        struct network_address *ret, struct err *err)
+{
+	if (given->address) {
+		if (strlen(given->address) >= sizeof(container->address) || !given->gateway ||
+		    strlen(given->gateway) >= sizeof(container->gateway))
+			return err_text(err, -EINVAL, "network: address or gateway is no address");
+		strcpy(container->address, given->address);
+		strcpy(container->gateway, given->gateway);
+	}
+	*ret = (struct network_address){};
+	if (container->address[0])
+		*ret = (struct network_address){container->address, container->gateway};
+	return 0;
+}
+
 int container_start(struct container *container, const struct network_address *address,
                     const int *port_fds, size_t n_port_fds, struct err *err)
 {
@@ -238,6 +255,7 @@ int container_start(struct container *container, const struct network_address *a
 	};
 	struct environment environment = {};
 	struct seccomp_filter filter = {};
+	struct network_address kept;
 	int *ports = NULL;
 	int r;
 
@@ -255,11 +273,14 @@ int container_start(struct container *container, const struct network_address *a
 	}
 
 	container_forget_exit(container);
+	container->starts++;
 	if (cgroup_oom_kills(container->cgroup, &container->oom_kills) < 0)
 		container->oom_kills = 0;
 	if (container->spec->seccomp)
 		plan.seccomp = &filter;
-	r = prepare_and_start(container, address, &plan, &environment, &filter, err);
+	r = keep_address(container, address, &kept, err);
+	if (r == 0)
+		r = prepare_and_start(container, &kept, &plan, &environment, &filter, err);
 	environment_done(&environment);
 	free((void *)plan.host_devices);
 	seccomp_filter_done(&filter);
@@ -344,6 +365,7 @@ static void take_report(struct container *container, struct child_message *messa
 	else if (message->report.step == CHILD_READY) {
 		container->was_ready = true;
 		container->started_realtime_usec = now_realtime_usec();
+		container->started_usec = now_monotonic_usec();
 	}
 	fd_close(message->console_fd);
 }

@@ -150,6 +150,9 @@ void health_start(struct health *health, struct exec_set *set, struct container 
 	health->started_usec = now_monotonic_usec();
 	health->due_usec = health->started_usec + health->check.interval_usec;
 	health->failures = 0;
+	free(health->output); /* of an earlier start */
+	health->output = NULL;
+	health->exit_code = 0;
 	health->status = HEALTH_STARTING;
 	health->since_realtime_usec = now_realtime_usec();
 	health->news = true;

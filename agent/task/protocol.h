@@ -52,9 +52,10 @@
  *  {"type":"start","container":"app","network":{"address":"172.29.0.5","prefix":16,
  *      "gateway":"172.29.0.1"}}            descriptors: host port sockets, held until the task ends
  *      Writes /etc/hosts, /etc/hostname, /etc/resolv.conf and runs the process. "network" only for
- *      bridge.
- *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>} once execve(2) has
- *         succeeded; pid as the host counts.
+ *      bridge. One that was made with "restart" is started again by the same request, with the
+ *      "network" and the ports of before where none are given.
+ *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>,"restarts":n} once
+ *         execve(2) has succeeded; pid as the host counts; restarts: starts but for the first.
  *      Errors are named CannotStartContainerError; the container is stopped then, with exit code
  *      127 (command not found) or 126 (not executable), sent as "exitCode" in the error message
  *      beside "container".
@@ -86,7 +87,8 @@
  *
  *  {"type":"state"} -> {"type":"state","ready":bool,"containers":[{"name","id","status":"created"|
  *      "starting"|"running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime",
- *      "cgroupId","execs":[{"exec","pid"}]}]}     execs: those of ecs-agent that have not ended
+ *      "ranUsec","restarts","cgroupId","execs":[{"exec","pid"}]}]}     execs: those of ecs-agent
+ *      that have not ended
  *      with "record":true in the request also "record", if there is one.
  *  {"type":"sockets"} -> {"type":"sockets","containers":["app",...]} descriptors: the endpoint
  *      socket of each, in order, for an ecs-metadata that has lost its own.
@@ -121,10 +123,11 @@
  * it outlives the host's restart; "end" and "reap" remove it.
  *
  * Events, without "seq":
- *  {"type":"exited","container":"app","exitCode":n,"signal":n,"oomKilled":bool,"time":<usec>}
- *      exitCode is 128+n after a signal. Written to <run>/tasks/<id>/exit-<name>.json (the same
- *      object; root:ecs-agent 0640) before it is sent, and sent only when no process of the
- *      container is left and its output is in the spool.
+ *  {"type":"exited","container":"app","exitCode":n,"signal":n,"oomKilled":bool,"time":<usec>,
+ *      "ranUsec":n}
+ *      exitCode is 128+n after a signal, ranUsec the time from the start to the exit. Written to
+ *      <run>/tasks/<id>/exit-<name>.json (the same object; root:ecs-agent 0640) before it is sent,
+ *      and sent only when no process of the container is left and its output is in the spool.
  *  {"type":"exec-exited","container":"app","exec":"<id>","exitCode":n,"signal":n,"time":<usec>}
  *  {"type":"health","container":"app","status":"STARTING"|"HEALTHY"|"UNHEALTHY","since":<usec>,
  *      "exitCode":n,"output":"..."}        of the last health check, -1 when it could not run or

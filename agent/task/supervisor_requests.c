@@ -206,8 +206,8 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 
 /* --- start --- */
 
-static int network_parse(struct supervisor *s, struct json_object *request,
-                         struct network_address *ret, struct err *err)
+static int network_parse(struct supervisor *s, const struct container *container,
+                         struct json_object *request, struct network_address *ret, struct err *err)
 {
 	struct json_object *network = NULL;
 	uint64_t prefix;
@@ -216,7 +216,7 @@ static int network_parse(struct supervisor *s, struct json_object *request,
 	r = json_optional(json_get_object(request, "network", &network, err));
 	if (r < 0)
 		return r;
-	if (!network && s->task.spec.network_mode == NETWORK_BRIDGE)
+	if (!network && s->task.spec.network_mode == NETWORK_BRIDGE && !container->address[0])
 		return err_text(err, -EINVAL, "\"network\" is missing, which bridge mode needs");
 	if (!network)
 		return 0;
@@ -237,7 +237,8 @@ static void answer_started(struct supervisor *s, struct container *container)
 
 	if (answer && (json_add_string(answer, "container", container->name) < 0 ||
 	               json_add_i64(answer, "pid", container->host_pid) < 0 ||
-	               json_add_u64(answer, "time", container->started_realtime_usec) < 0))
+	               json_add_u64(answer, "time", container->started_realtime_usec) < 0 ||
+	               json_add_u64(answer, "restarts", container->starts - 1) < 0))
 		answer = (json_object_put(answer), NULL);
 	supervisor_send(s, answer, NULL, 0);
 }
@@ -290,7 +291,7 @@ static int on_start(struct supervisor *s, struct json_object *request, struct ip
 	err->name = "CannotStartContainerError";
 	if (s->stopping)
 		return err_text(err, -ESHUTDOWN, "the host is shutting down");
-	r = network_parse(s, request, &address, err);
+	r = network_parse(s, container, request, &address, err);
 	if (r < 0)
 		return r;
 	r = container->held ? container_release(container, err)
@@ -506,6 +507,8 @@ static struct json_object *container_state(const struct container *c)
 	if (c->started_realtime_usec &&
 	    json_add_u64(state, "startedTime", c->started_realtime_usec) < 0)
 		return NULL;
+	if (c->starts > 1 && json_add_u64(state, "restarts", c->starts - 1) < 0)
+		return NULL;
 	if (c->health) {
 		struct json_object *health = json_object_new_object();
 
@@ -517,6 +520,8 @@ static struct json_object *container_state(const struct container *c)
 		return NULL;
 	if (c->has_exit_code && (json_add_i64(state, "exitCode", c->exit_code) < 0 ||
 	                         json_add_bool(state, "oomKilled", c->oom_killed) < 0))
+		return NULL;
+	if (c->ran_usec && json_add_u64(state, "ranUsec", c->ran_usec) < 0)
 		return NULL;
 	return TAKE_PTR(state);
 }

@@ -204,6 +204,24 @@ def test_a_container_made_with_restart_keeps_its_files_and_its_log(task):
     assert end.exists()
 
 
+def test_a_restart_is_told_with_what_a_policy_needs_and_keeps_the_network(host):
+    """One start is without "network": the files and the namespace are those of before."""
+    task = Task(host, network="bridge")
+    task.create(["/bin/sh", "-c", "cat /etc/hosts | tail -n 1; readlink /proc/self/ns/net; sleep 0.2"], restart=True,
+                config={"hostname": "web-1"})
+    for fd in task.connection.take_fds():
+        os.close(fd)
+    network = {"address": "172.29.0.5", "prefix": 16, "gateway": "172.29.0.1"}
+    for n in range(2):
+        assert task.call("start", container="app", **({} if n else {"network": network}))["restarts"] == n
+        event = task.connection.event("exited")
+        (state,) = task.call("state")["containers"]
+        assert 200_000 <= event["ranUsec"] == state["ranUsec"] and state.get("restarts", 0) == n
+    first, second = lines(task.output())[:2], lines(task.output())[2:]
+    assert first == second
+    assert first[0] == "172.29.0.5\tweb-1"
+
+
 def test_without_restart_a_second_start_is_refused(task):
     task.run(["/bin/true"])
     with pytest.raises(RequestError, match="started already"):
