@@ -3,9 +3,8 @@
  * task definitions in terms of Docker's API versions, so those names are sent although there is no
  * Docker: each stands for features that are there.
  *
- * Left out until they work: secrets, environment files, restart policies, port
- * ranges, awsvpc, EFS and other volume drivers, GPUs, FireLens, ECS Exec, Service Connect, fault
- * injection.
+ * Left out until they work: secrets, environment files, port ranges, awsvpc, EFS and other volume
+ * drivers, GPUs, FireLens, ECS Exec, Service Connect, fault injection.
  */
 #include "agent/ecs/capabilities.h"
 
@@ -60,6 +59,7 @@ static const struct capability {
 	condition_fn condition; /* NULL: always */
 } capabilities[] = {
 	{P2 "container-ordering", NULL},
+	{P2 "container-restart-policy", NULL},
 	{P2 "container-health-check", health_checks_are_run},
 	{P2 "docker-plugin.local", NULL},
 	{P2 "pid-ipc-namespace-sharing", NULL},

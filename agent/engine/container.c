@@ -136,7 +136,7 @@ void container_stopped(struct engine_container *ec, const int *exit_code,
 	ec->pull = pull_free(ec->pull);
 	ec->stop_retry = sd_event_source_disable_unref(ec->stop_retry);
 	release_descriptors(ec);
-	ec->may_run = false;
+	ec->may_run = ec->restart_due = false;
 	if (exit_code)
 		log_info(&ec->log, "container has stopped with exit code %d", *exit_code);
 	else
@@ -152,6 +152,8 @@ void container_exited(struct engine_container *ec, struct json_object *exit)
 	uint64_t time = 0;
 	int exit_code;
 
+	if (container_wants_restart(ec, exit))
+		return;
 	has_code = json_get_i64(exit, "exitCode", 0, 255, &code, NULL) == 0;
 	(void)json_get_bool(exit, "oomKilled", &oom_killed, NULL);
 	if (json_get_u64(exit, "time", INT64_MAX, &time, NULL) == -ENOENT)

@@ -42,20 +42,8 @@ static int check_members(struct json_object *obj, const char *where, struct err 
 		{"managedAgents", "managed agents (ECS Exec)"},
 		{"credentialSpecs", "credentialSpecs"},
 	};
-	struct json_object *policy = json_get(obj, "restartPolicy");
-	bool enabled = false;
-	int r;
 
-	r = refuse_members(obj, table, ARRAY_SIZE(table), where, err);
-	if (r < 0)
-		return r;
-	r = json_optional(json_get_bool(policy, "enabled", &enabled, err));
-	if (r < 0)
-		return err_prefix(err, r, "%s: restartPolicy", where);
-	if (enabled)
-		return err_text(err, -EOPNOTSUPP,
-		                "%s: restartPolicy is not supported by this agent", where);
-	return 0;
+	return refuse_members(obj, table, ARRAY_SIZE(table), where, err);
 }
 
 static int parse_protocol(struct json_object *mapping, bool *ret_udp, struct err *err)
@@ -518,6 +506,8 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 		r = parse_dependencies(obj, c, err);
 	if (r == 0)
 		r = depend_on_volumes(obj, c, err);
+	if (r == 0)
+		r = restart_policy_parse(obj, &c->restart_policy, err);
 	if (r == 0)
 		r = apply_overrides(c->document, err);
 	if (r == 0)

@@ -241,6 +241,9 @@ static int container_document(const struct task *task, const struct container *c
 	    (add_log(obj, c) < 0 || add_optional(obj, "ContainerARN", c->arn) < 0 ||
 	     add_networks(obj, task, c) < 0))
 		return -ENOMEM;
+	if (version == V4 && c->restart_policy.enabled &&
+	    json_add_u64(obj, "RestartCount", c->restart_count) < 0)
+		return -ENOMEM;
 	*ret = TAKE_PTR(obj);
 	return 0;
 }

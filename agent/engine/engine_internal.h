@@ -93,6 +93,11 @@ struct engine_container {
 	unsigned int prefix;
 	char gateway[16];
 
+	/* It has ended, and its restart policy starts it again. */
+	bool restart_due;
+	int last_exit_code;
+	uint64_t last_exit_realtime_usec;
+
 	unsigned int stop_tries;
 	struct backoff stop_backoff;
 	sd_event_source *stop_retry;
@@ -226,6 +231,16 @@ void container_stopped(struct engine_container *ec, const int *exit_code,
 void container_exited(struct engine_container *ec, struct json_object *exit);
 /* A "health" event, or that part of the state. */
 void container_health(struct engine_container *ec, struct json_object *event);
+
+/* container_restart.c */
+/* Of "started" and "state" of the supervisor. */
+void container_note_restarts(struct engine_container *ec, struct json_object *told);
+/* Is a container that has ended so, as in container_exited(), to be started again? Then that is
+ * due. */
+bool container_wants_restart(struct engine_container *ec, struct json_object *exit);
+void container_restart(struct engine_container *ec);
+/* It is to stop instead: STOPPED with its last exit, if a restart is due. */
+void container_give_up_restart(struct engine_container *ec);
 
 /* container_ops.c: the steps of one container; each returns at once and marks the task when it
  * has an outcome. */

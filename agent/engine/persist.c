@@ -53,6 +53,7 @@ static int container_row(const struct engine_task *et, const struct container *c
 		.image_config = c->image_config ? json_to_text(c->image_config, NULL) : NULL,
 		.layers = c->layers ? json_to_text(c->layers, NULL) : NULL,
 		.cgroup_id = c->cgroup_id,
+		.restart_count = c->restart_count,
 		.created_usec = c->created_realtime_usec,
 		.started_usec = c->started_realtime_usec,
 		.finished_usec = c->finished_realtime_usec,
@@ -228,6 +229,7 @@ static int read_container(const struct state_container *row, void *userdata)
 	c->has_exit_code = row->has_exit_code;
 	c->exit_code = (int)row->exit_code;
 	c->cgroup_id = row->cgroup_id;
+	c->restart_count = row->restart_count;
 	c->created_realtime_usec = row->created_usec;
 	c->started_realtime_usec = row->started_usec;
 	c->finished_realtime_usec = row->finished_usec;

@@ -162,7 +162,8 @@ int record_add_container(struct json_object *record, const struct state_containe
 
 	if (!container ||
 	    columns_add(container, container_columns, ARRAY_SIZE(container_columns), row) < 0 ||
-	    (row->has_exit_code && json_add_i64(container, "exit_code", row->exit_code) < 0)) {
+	    (row->has_exit_code && json_add_i64(container, "exit_code", row->exit_code) < 0) ||
+	    json_add_u64(container, "restart_count", row->restart_count) < 0) {
 		json_object_put(container);
 		return -ENOMEM;
 	}
@@ -211,6 +212,10 @@ int record_get_container(struct json_object *element, const char *task_arn,
 	if (r < 0 && r != -ENOENT)
 		return -EINVAL;
 	row.has_exit_code = r == 0;
+	/* Older versions have restarted nothing. */
+	r = json_get_u64(element, "restart_count", INT64_MAX, &row.restart_count, err);
+	if (r < 0 && r != -ENOENT)
+		return -EINVAL;
 	*ret = row;
 	return 0;
 }

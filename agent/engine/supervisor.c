@@ -232,6 +232,8 @@ static void merge_container(struct engine_container *ec, struct json_object *ent
 	if (!status)
 		return;
 	(void)json_get_u64(entry, "cgroupId", UINT64_MAX, &ec->c->cgroup_id, NULL);
+	container_note_restarts(ec, entry);
+	ec->restart_due = false;
 	if (json_get_u64(entry, "startedTime", INT64_MAX, &time, NULL) == 0 && time > 0 &&
 	    ec->c->started_realtime_usec == 0)
 		ec->c->started_realtime_usec = time;
@@ -364,6 +366,7 @@ static void read_exits(struct engine_task *et)
 	const struct engine_options *o = &et->engine->o;
 
 	for (size_t i = 0; i < et->task->n_containers; i++) {
+		container_give_up_restart(&et->containers[i]);
 		read_exit(&et->containers[i], o->runtime_dir, "tasks");
 		read_exit(&et->containers[i], o->state_dir, "exits");
 	}

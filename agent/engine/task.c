@@ -67,6 +67,7 @@ static void container_done(struct container *c)
 	for (size_t i = 0; i < c->n_dependencies; i++)
 		free(c->dependencies[i].container);
 	free(c->dependencies);
+	restart_policy_done(&c->restart_policy);
 	free(c->ports);
 	free(c->reason);
 	free(c->health_output);

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/engine/restart.h"
 #include "lib/cleanup.h"
 
 enum task_status {
@@ -98,6 +99,7 @@ struct container {
 	size_t n_ports;
 	uint64_t start_timeout_usec, stop_timeout_usec; /* 0: default */
 	bool has_health_check;
+	struct restart_policy restart_policy;
 	/* What the engine made up once (persisted). */
 	char runtime_id[65];  /* 64 hex digits */
 	char endpoint_id[37]; /* uuid of /v4/<id> */
@@ -110,9 +112,10 @@ struct container {
 	char address[16];              /* bridge address or "" */
 	struct network_binding *bindings;
 	size_t n_bindings;
-	uint64_t created_realtime_usec, started_realtime_usec,
-		finished_realtime_usec; /* 0 unknown */
-	uint64_t cgroup_id;             /* cgroup2 id, 0 unknown */
+	uint64_t created_realtime_usec, started_realtime_usec, /* of the first start */
+		finished_realtime_usec;                        /* 0 unknown */
+	uint64_t restart_count;                                /* by its restart policy */
+	uint64_t cgroup_id;                                    /* cgroup2 id, 0 unknown */
 	/* The last health check, as ecs-task told it; not persisted, since ecs-task has it. */
 	enum health_status health;
 	uint64_t health_since_realtime_usec; /* 0: nothing was told yet */

@@ -176,6 +176,8 @@ static void advance(struct engine_container *ec)
 	struct engine_task *et = ec->et;
 	const struct config *config = et->engine->o.config;
 
+	if (ec->op == OP_NONE && ec->restart_due && et->supervisor.status == SUPERVISOR_READY)
+		container_restart(ec);
 	if (ec->op != OP_NONE || ec->c->known >= TASK_STATUS_RUNNING || !et->admitted)
 		return;
 	if (!has_image(ec)) {
@@ -217,6 +219,9 @@ static void retreat(struct engine_container *ec)
 	if (ec->op == OP_CREATE || ec->op == OP_ATTACH || ec->op == OP_SERVE || ec->op == OP_SAVE ||
 	    ec->op == OP_START || ec->op == OP_STOP)
 		return; /* its outcome comes within its deadline */
+	container_give_up_restart(ec);
+	if (c->known == TASK_STATUS_STOPPED)
+		return;
 	if (c->known < TASK_STATUS_RUNNING && !ec->may_run) {
 		int exit_code = c->exit_code;
 

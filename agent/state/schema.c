@@ -34,6 +34,7 @@ static const char *const upgrades[STATE_SCHEMA_VERSION] = {
 	"CREATE TABLE images (reference TEXT PRIMARY KEY NOT NULL, digest TEXT NOT NULL);",
 	/* Version 1 replaced whole rows, so it cannot be let near a newer database. */
 	"INSERT INTO instance (key,value) VALUES ('" STATE_KEY_COMPATIBLE "','2');",
+	"ALTER TABLE containers ADD COLUMN restart_count INTEGER NOT NULL DEFAULT 0;",
 };
 
 const char *const state_statements[_STATEMENT_MAX] = {
@@ -57,8 +58,8 @@ const char *const state_statements[_STATEMENT_MAX] = {
 	[STATEMENT_PUT_CONTAINER] =
 		"INSERT INTO containers (task_arn,name,runtime_id,endpoint_id,desired,"
 		"known,sent,exit_code,reason,image_digest,image_id,address,bindings,image_config,"
-		"layers,cgroup_id,created_usec,started_usec,finished_usec)"
-		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+		"layers,cgroup_id,created_usec,started_usec,finished_usec,restart_count)"
+		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 		" ON CONFLICT (task_arn,name) DO UPDATE SET runtime_id=excluded.runtime_id,"
 		"endpoint_id=excluded.endpoint_id,desired=excluded.desired,known=excluded.known,"
 		"sent=excluded.sent,exit_code=excluded.exit_code,reason=excluded.reason,"
@@ -66,7 +67,8 @@ const char *const state_statements[_STATEMENT_MAX] = {
 		"address=excluded.address,bindings=excluded.bindings,"
 		"image_config=excluded.image_config,layers=excluded.layers,"
 		"cgroup_id=excluded.cgroup_id,created_usec=excluded.created_usec,"
-		"started_usec=excluded.started_usec,finished_usec=excluded.finished_usec",
+		"started_usec=excluded.started_usec,finished_usec=excluded.finished_usec,"
+		"restart_count=excluded.restart_count",
 	[STATEMENT_REMOVE_CONTAINERS] = "DELETE FROM containers WHERE task_arn=?",
 	[STATEMENT_REMOVE_TASK] = "DELETE FROM tasks WHERE arn=?",
 	[STATEMENT_ADD_EVENT] = "INSERT INTO outbox (id,task_arn,body) VALUES (?,?,?)",

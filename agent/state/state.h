@@ -27,7 +27,7 @@
 #include "lib/err.h"
 
 #define STATE_DATABASE       "agent.db"
-#define STATE_SCHEMA_VERSION 2
+#define STATE_SCHEMA_VERSION 3
 
 struct state;
 
@@ -126,6 +126,7 @@ struct state_container {
 	uint64_t created_usec;
 	uint64_t started_usec;
 	uint64_t finished_usec;
+	uint64_t restart_count; /* by its restart policy */
 };
 
 /* Insert or replace by key. state_remove_task() takes its containers with it, not its events. */

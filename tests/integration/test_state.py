@@ -191,10 +191,12 @@ def test_a_state_of_a_newer_agent_that_only_added_is_used_and_keeps_the_addition
     node.standin.wait_task(arn, "RUNNING")
     supervisor = node.supervisor_pid(arn)
     node.kill("agent", 15)
+    with sqlite3.connect(f"file:{database(node)}?mode=ro", uri=True) as db:
+        newer = db.execute("PRAGMA user_version").fetchone()[0] + 1
     change(
         node, "ALTER TABLE tasks ADD COLUMN colour TEXT NOT NULL DEFAULT 'none'",
         "ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0",
-        "UPDATE tasks SET colour='blue'", "UPDATE containers SET restarts=3", "PRAGMA user_version=3",
+        "UPDATE tasks SET colour='blue'", "UPDATE containers SET restarts=3", f"PRAGMA user_version={newer}",
     )  # fmt: skip
     node.start_daemon("agent")
     node.wait_connected()
@@ -207,7 +209,7 @@ def test_a_state_of_a_newer_agent_that_only_added_is_used_and_keeps_the_addition
         found = dict(db.execute("SELECT arn, colour FROM tasks"))
         assert found == {arn: "blue", second: "none"}
         assert db.execute("SELECT restarts FROM containers WHERE task_arn=?", (arn,)).fetchone() == (3,)
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (newer,)
 
 
 def restart_host(node, orderly):

@@ -35,6 +35,8 @@ struct world {
 	unsigned int sweep_layers; /* that a sweep removes */
 	int start_exit_code;       /* "start" fails with it */
 	bool start_is_silent;      /* no answer to "start" */
+	bool start_answer_is_lost; /* the same, though it is carried out */
+	uint64_t ran_usec;         /* told with every exit; 0: not told */
 	bool keep_no_records;      /* ecs-task is of a version without "record" */
 	const char *instance_id;   /* of EC2, for a rebuild */
 	bool stop_is_silent;       /* "stop" is answered, "exited" does not follow */

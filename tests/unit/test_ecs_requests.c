@@ -93,6 +93,7 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 			fail_msg("%s", never[i]);
 	assert_false(has_attribute(no_cgroups, "ecs.capability.task-cpu-mem-limit"));
 	assert_true(has_attribute(on, "com.amazonaws.ecs.capability.docker-remote-api.1.32"));
+	assert_true(has_attribute(on, "ecs.capability.container-restart-policy"));
 	assert_true(has_attribute(on, "com.amazonaws.ecs.capability.logging-driver.awslogs"));
 }
 

@@ -48,6 +48,7 @@ static const struct state_container container_row = {
 	.created_usec = 8,
 	.started_usec = 9,
 	.finished_usec = 10,
+	.restart_count = 11,
 };
 
 /* A record as it comes back: through text. */
@@ -108,7 +109,8 @@ static void test_every_column_comes_back(void **state)
 	            same_text(c.address, "172.29.0.2") && same_text(c.bindings, "[]") &&
 	            same_text(c.image_config, "{}") && same_text(c.layers, "[\"l\"]"));
 	assert_true(c.has_exit_code && c.exit_code == 255 && c.cgroup_id == 7 &&
-	            c.created_usec == 8 && c.started_usec == 9 && c.finished_usec == 10);
+	            c.created_usec == 8 && c.started_usec == 9 && c.finished_usec == 10 &&
+	            c.restart_count == 11);
 
 	assert_string_equal(record_instance(record, "cluster"), "blue");
 	assert_null(record_instance(record, "ec2-instance-id"));

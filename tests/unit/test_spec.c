@@ -340,6 +340,41 @@ static void test_documents_carry_what_sdk_users_read(void **state)
 	                    "[{\"NetworkMode\":\"bridge\",\"IPv4Addresses\":[\"172.29.0.5\"]}]");
 }
 
+/* "RestartCount" of the container's own document, -1 where there is none. */
+static int64_t restart_count(const struct task *task, int version)
+{
+	static const struct document_options doc_options = {.cluster = "blue"};
+	_cleanup_json_ struct json_object *all = NULL;
+	int64_t count = -1;
+	char path[64];
+
+	assert_int_equal(documents_build(task, &doc_options, &all), 0);
+	snprintf(path, sizeof(path), "/v%d/%s", version, task->containers[0].endpoint_id);
+	(void)json_get_i64(json_get(all, path), "RestartCount", 0, INT64_MAX, &count, NULL);
+	return count;
+}
+
+static void test_restarts_are_shown_where_there_is_a_policy(void **state)
+{
+	_cleanup_(task_freep) struct task *with =
+		make_task("", "\"restartPolicy\":{\"enabled\":true},", "", "{\"Cmd\":[\"x\"]}");
+	_cleanup_(task_freep) struct task *off =
+		make_task("", "\"restartPolicy\":{\"enabled\":false},", "", "{\"Cmd\":[\"x\"]}");
+	_cleanup_json_ struct json_object *with_spec = spec(with), *off_spec = spec(off);
+	bool restart = false;
+
+	(void)state;
+	assert_int_equal(json_get_bool(with_spec, "restart", &restart, NULL), 0);
+	assert_true(restart);
+	assert_int_equal(json_get_bool(off_spec, "restart", &restart, NULL), 0);
+	assert_false(restart);
+	assert_int_equal(restart_count(with, 4), 0);
+	with->containers[0].restart_count = 3;
+	assert_int_equal(restart_count(with, 4), 3);
+	assert_int_equal(restart_count(with, 3), -1);
+	assert_int_equal(restart_count(off, 4), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -354,6 +389,7 @@ int main(void)
 		cmocka_unit_test(test_the_limit_of_the_task_stays_outside_where_asked_for),
 		cmocka_unit_test(test_bad_values_are_named),
 		cmocka_unit_test(test_documents_carry_what_sdk_users_read),
+		cmocka_unit_test(test_restarts_are_shown_where_there_is_a_policy),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
