@@ -16,6 +16,7 @@
 
 #include "agent/config/config.h"
 #include "agent/exec_command.h"
+#include "agent/figures.h"
 #include "agent/node.h"
 #include "agent/state/state.h"
 #include "lib/confine.h"
@@ -73,6 +74,8 @@ static int run(const struct options *options, const struct config *config)
 	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
 	_cleanup_(state_closep) struct state *state = NULL;
 	_cleanup_(node_freep) struct node *node = NULL;
+	_cleanup_(figures_done) struct figures figures = {0};
+	struct loop_times times = {0};
 	struct err err = {0};
 	int r;
 
@@ -85,12 +88,17 @@ static int run(const struct options *options, const struct config *config)
 	r = node_start(loop, options, config, state, &node, &err);
 	if (r < 0)
 		return fail(EXIT_FAILURE, "start", &err);
+	figures = (struct figures){.times = &times, .state = state, .node = node};
+	r = figures_watch(&figures, loop, &err);
+	if (r < 0)
+		return fail(EXIT_FAILURE, "start", &err);
 
-	r = sd_event_loop(loop);
+	r = loop_run(loop, &times);
 	if (r < 0) {
 		(void)err_set(&err, r, "wait for events");
 		return fail(EXIT_FAILURE, "event loop", &err);
 	}
+	figures_log(&figures);
 	log_info(NULL, "ending with code %d; tasks go on", r);
 	return r;
 }

@@ -557,3 +557,8 @@ struct node *node_free(struct node *node)
 	free(node);
 	return NULL;
 }
+
+size_t node_task_count(const struct node *node)
+{
+	return node->engine ? engine_task_count(node->engine) : 0;
+}

@@ -28,3 +28,6 @@ int node_start(sd_event *loop, const struct options *options, const struct confi
                struct state *state, struct node **ret, struct err *err);
 struct node *node_free(struct node *node);
 DEFINE_CLEANUP(struct node *, node_free)
+
+/* Tasks that are known and not yet removed, whatever their status. */
+size_t node_task_count(const struct node *node);

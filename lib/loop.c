@@ -5,6 +5,14 @@
 #include <signal.h>
 #include <time.h>
 
+static uint64_t clock_usec(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 int loop_new(sd_event **ret, struct err *err)
 {
 	return loop_new_with_stop(NULL, NULL, ret, err); /* sd_event's own handler exits with 0 */
@@ -39,19 +47,42 @@ int loop_new_with_stop(sd_event_signal_handler_t stop, void *userdata, sd_event 
 	return 0;
 }
 
+static int run_turn(sd_event *loop, struct loop_times *times)
+{
+	uint64_t began = now_usec(), began_cpu = clock_usec(CLOCK_THREAD_CPUTIME_ID), took;
+	int r = sd_event_dispatch(loop);
+
+	took = now_usec() - began;
+	times->turns++;
+	if (took > times->longest_usec) {
+		times->longest_usec = took;
+		times->longest_cpu_usec = clock_usec(CLOCK_THREAD_CPUTIME_ID) - began_cpu;
+	}
+	return r;
+}
+
+int loop_run(sd_event *loop, struct loop_times *times)
+{
+	int code = 0, r;
+
+	while (sd_event_get_state(loop) != SD_EVENT_FINISHED) {
+		r = sd_event_prepare(loop);
+		if (r == 0)
+			r = sd_event_wait(loop, UINT64_MAX);
+		if (r > 0)
+			r = run_turn(loop, times);
+		if (r < 0)
+			return r;
+	}
+	r = sd_event_get_exit_code(loop, &code);
+	return r < 0 ? r : code;
+}
+
 int loop_add_timer(sd_event *loop, uint64_t usec, uint64_t accuracy_usec,
                    sd_event_time_handler_t fn, void *userdata, sd_event_source **ret)
 {
 	return sd_event_add_time(loop, ret, CLOCK_MONOTONIC, now_usec() + usec,
 	                         accuracy_usec ? accuracy_usec : 1, fn, userdata);
-}
-
-static uint64_t clock_usec(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 uint64_t now_usec(void)

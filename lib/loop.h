@@ -18,6 +18,19 @@ int loop_new(sd_event **ret, struct err *err);
 int loop_new_with_stop(sd_event_signal_handler_t stop, void *userdata, sd_event **ret,
                        struct err *err);
 
+/*
+ * How a loop has turned so far. A turn is one event with all that its handler does: while it lasts,
+ * nothing else is served, so its time is what everything else may have to wait.
+ */
+struct loop_times {
+	uint64_t turns;
+	uint64_t longest_usec;
+	uint64_t longest_cpu_usec; /* of CPU time in that one turn; the rest of it was waiting */
+};
+
+/* As sd_event_loop(3), with each turn measured; times is borrowed. */
+int loop_run(sd_event *loop, struct loop_times *times);
+
 /* Timer with an accuracy that is stated: usec from now, once. fn as sd_event_add_time(). */
 int loop_add_timer(sd_event *loop, uint64_t usec, uint64_t accuracy_usec,
                    sd_event_time_handler_t fn, void *userdata, sd_event_source **ret);
