@@ -13,8 +13,10 @@
 #include "agent/engine/progress.h"
 #include "lib/loop.h"
 
-/* A task that keeps changing itself would keep the loop busy. */
+/* A task that keeps changing itself would keep the loop busy, and so would hundreds that have
+ * changed at once: the rest is looked at in the next turn. */
 #define ROUNDS_PER_TURN 16
+#define TURN_USEC       (10 * 1000ull)
 
 /* SubmitTaskStateChange, as the outbox sees it. */
 
@@ -104,28 +106,36 @@ static int make_host_resources(struct engine *engine, struct err *err)
 	return r < 0 ? err_oom(err) : 0;
 }
 
+/* Look at those that have changed, until the time is over; false when there is none. */
+static bool reconcile_round(struct engine *engine, uint64_t end_usec)
+{
+	bool found = false;
+
+	/* In order of arrival. A task may be removed while it is looked at, never another. */
+	for (size_t i = 0; i < engine->n_tasks && !(found && now_usec() >= end_usec);) {
+		struct engine_task *et = engine->tasks[i];
+
+		if (et->dirty) {
+			et->dirty = false;
+			found = true;
+			engine_reconcile(et);
+		}
+		if (i < engine->n_tasks && engine->tasks[i] == et)
+			i++;
+	}
+	return found;
+}
+
 static void reconcile_all(struct engine *engine)
 {
-	for (int round = 0; round < ROUNDS_PER_TURN; round++) {
-		bool again = false;
+	uint64_t end = now_usec() + TURN_USEC;
+	int rounds = 0;
 
-		/* In order of arrival. A task may be removed while it is looked at, never another.
-		 */
-		for (size_t i = 0; i < engine->n_tasks;) {
-			struct engine_task *et = engine->tasks[i];
-
-			if (et->dirty) {
-				et->dirty = false;
-				again = true;
-				engine_reconcile(et);
-			}
-			if (i < engine->n_tasks && engine->tasks[i] == et)
-				i++;
-		}
-		if (!again)
+	while (reconcile_round(engine, end))
+		if (++rounds == ROUNDS_PER_TURN || now_usec() >= end) {
+			(void)sd_event_source_set_enabled(engine->reconcile, SD_EVENT_ONESHOT);
 			return;
-	}
-	(void)sd_event_source_set_enabled(engine->reconcile, SD_EVENT_ONESHOT);
+		}
 }
 
 static int on_reconcile(sd_event_source *source, void *userdata)
