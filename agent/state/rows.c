@@ -15,59 +15,112 @@ static struct state_value integer(uint64_t n)
 	return (struct state_value){.type = VALUE_INTEGER, .integer = (int64_t)n};
 }
 
+/* Facts about the instance. */
+
+static struct state_fact **find_fact(struct state *state, const char *key)
+{
+	struct state_fact **p = &state->facts;
+
+	while (*p && strcmp((*p)->key, key) != 0)
+		p = &(*p)->next;
+	return p;
+}
+
+static void remove_fact(struct state_fact **p)
+{
+	struct state_fact *fact = *p;
+
+	*p = fact->next;
+	free(fact->key);
+	free(fact->value);
+	free(fact);
+}
+
+/* *ret: a fact that is in no list yet. */
+static int new_fact(const char *key, const char *value, struct state_fact **ret)
+{
+	struct state_fact *fact = calloc(1, sizeof(*fact));
+
+	if (!fact)
+		return -ENOMEM;
+	fact->key = strdup(key);
+	fact->value = strdup(value);
+	if (!fact->key || !fact->value) {
+		remove_fact(&fact);
+		return -ENOMEM;
+	}
+	*ret = fact;
+	return 0;
+}
+
+void state_facts_forget(struct state *state)
+{
+	while (state->facts)
+		remove_fact(&state->facts);
+}
+
+int state_facts_read(struct state *state, struct err *err)
+{
+	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
+	int r;
+
+	state_facts_forget(state);
+	r = sqlite3_prepare_v2(state->db, "SELECT key,value FROM instance", -1, &stmt, NULL);
+	if (r != SQLITE_OK)
+		return state_error(state->db, r, "read the state database", err);
+	while ((r = sqlite3_step(stmt)) == SQLITE_ROW) {
+		struct state_fact *fact;
+		const char *key = (const char *)sqlite3_column_text(stmt, 0);
+		const char *value = (const char *)sqlite3_column_text(stmt, 1);
+
+		if (!key || !value)
+			continue;
+		if (new_fact(key, value, &fact) < 0)
+			return err_oom(err);
+		fact->next = state->facts;
+		state->facts = fact;
+	}
+	return r == SQLITE_DONE ? 0 : state_error(state->db, r, "read the state database", err);
+}
+
 int state_set(struct state *state, const char *key, const char *value)
 {
 	struct state_value values[] = {text(key), text(value)};
+	struct state_fact **old, *fact = NULL;
+	int r;
 
-	if (!value)
-		return state_queue(state, STATEMENT_UNSET, 1, values, 1);
-	return state_queue(state, STATEMENT_SET, 1, values, 2);
-}
-
-/* 1 when the queue says what the key is. */
-static int get_queued(struct state *state, const char *key, char **ret)
-{
-	for (size_t i = state->n_changes; i > 0; i--) {
-		const struct state_change *change = state->changes[i - 1];
-
-		if (change->statement != STATEMENT_SET && change->statement != STATEMENT_UNSET)
-			continue;
-		if (strcmp(change->values[0].text, key) != 0)
-			continue;
-		if (change->statement == STATEMENT_UNSET) {
-			*ret = NULL;
-			return 1;
-		}
-		*ret = strdup(change->values[1].text);
-		return *ret ? 1 : -ENOMEM;
+	r = value ? new_fact(key, value, &fact) : 0;
+	if (r < 0)
+		return r;
+	r = value ? state_queue(state, STATEMENT_SET, 1, values, 2)
+	          : state_queue(state, STATEMENT_UNSET, 1, values, 1);
+	if (r < 0) {
+		if (fact)
+			remove_fact(&fact);
+		return r;
+	}
+	old = find_fact(state, key);
+	if (*old)
+		remove_fact(old);
+	if (fact) {
+		fact->next = state->facts;
+		state->facts = fact;
 	}
 	return 0;
 }
 
 int state_get(struct state *state, const char *key, char **ret, struct err *err)
 {
-	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
-	int r;
+	const struct state_fact *fact = *find_fact(state, key);
+	char *value = NULL;
 
-	r = get_queued(state, key, ret);
-	if (r != 0)
-		return r < 0 ? err_oom(err) : 0;
-
-	r = sqlite3_prepare_v2(state->db, "SELECT value FROM instance WHERE key=?", -1, &stmt,
-	                       NULL);
-	if (r == SQLITE_OK)
-		r = sqlite3_bind_text(stmt, 1, key, -1, SQLITE_STATIC);
-	if (r == SQLITE_OK)
-		r = sqlite3_step(stmt);
-	if (r == SQLITE_DONE) {
-		*ret = NULL;
-		return 0;
+	if (fact) {
+		value = strdup(fact->value);
+		if (!value)
+			return err_oom(err);
 	}
-	if (r != SQLITE_ROW)
-		return state_error(state->db, r, "read the state database", err);
-
-	*ret = strdup((const char *)sqlite3_column_text(stmt, 0));
-	return *ret ? 0 : err_oom(err);
+	*ret = value;
+	return 0;
 }
 
 int state_put_task(struct state *state, const struct state_task *task)
@@ -164,12 +217,17 @@ int state_has_image(struct state *state, const char *reference, bool *ret, struc
 	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
 	int r;
 
-	for (size_t i = 0; i < state->n_changes; i++)
-		if (state->changes[i]->statement == STATEMENT_PUT_IMAGE &&
-		    strcmp(state->changes[i]->values[0].text, reference) == 0) {
+	state_wait_for_thread(state);
+	for (size_t i = 0; i < state->n_batch + state->n_changes; i++) {
+		const struct state_change *change =
+			i < state->n_batch ? state->batch[i] : state->changes[i - state->n_batch];
+
+		if (change->statement == STATEMENT_PUT_IMAGE &&
+		    strcmp(change->values[0].text, reference) == 0) {
 			*ret = true;
 			return 0;
 		}
+	}
 
 	r = sqlite3_prepare_v2(state->db, "SELECT 1 FROM images WHERE reference=?", -1, &stmt,
 	                       NULL);
@@ -200,6 +258,7 @@ int state_read_tasks(struct state *state, state_task_fn fn, void *userdata, stru
 	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
 	int r, result;
 
+	state_wait_for_thread(state);
 	r = sqlite3_prepare_v2(
 		state->db,
 		"SELECT arn,document,desired,known,sent,reason,sequence,stop_sequence,"
@@ -268,6 +327,7 @@ int state_read_containers(struct state *state, const char *task_arn, state_conta
 	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
 	int r, result;
 
+	state_wait_for_thread(state);
 	r = sqlite3_prepare_v2(
 		state->db,
 		"SELECT name,runtime_id,endpoint_id,desired,known,sent,exit_code,reason,"
@@ -296,6 +356,7 @@ int state_read_events(struct state *state, state_event_fn fn, void *userdata, st
 	_cleanup_(sqlite3_finalizep) sqlite3_stmt *stmt = NULL;
 	int r, result;
 
+	state_wait_for_thread(state);
 	r = sqlite3_prepare_v2(state->db, "SELECT id,task_arn,body FROM outbox ORDER BY id", -1,
 	                       &stmt, NULL);
 	if (r != SQLITE_OK)

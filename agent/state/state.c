@@ -1,7 +1,7 @@
 /*
- * The state database as a thing that is opened, written in transactions and set aside when it is
- * damaged. Changes are values in a queue until they are committed, so that a transaction which
- * fails can simply be run again.
+ * The state database as a thing that is opened and set aside when it is damaged, and the queue of
+ * changes. They are values until they are committed (commit.c), so that a transaction which fails
+ * can simply be run again.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -20,8 +20,6 @@
 
 #define SET_ASIDE_PREFIX STATE_DATABASE ".damaged-"
 #define SET_ASIDE_MAX    5 /* databases that are kept to be looked into */
-#define RETRY_MIN_USEC   (1000 * 1000ull)
-#define RETRY_MAX_USEC   (30 * 1000 * 1000ull)
 
 /* The database, then what SQLite keeps beside it. */
 static const char *const files[] = {STATE_DATABASE, STATE_DATABASE "-wal", STATE_DATABASE "-shm"};
@@ -160,6 +158,8 @@ static int open_database(struct state *state, bool is_reset, struct err *err)
 	if (r >= 0)
 		r = read_last_event_id(state, err);
 	if (r >= 0)
+		r = state_facts_read(state, err);
+	if (r >= 0)
 		state->origin = version == 0 ? STATE_ORIGIN_NEW : STATE_ORIGIN_KEPT;
 	return r;
 }
@@ -253,21 +253,13 @@ int state_reset(struct state *state, struct err *err)
 {
 	int r;
 
+	state_wait_for_thread(state);
 	r = set_aside(state, err);
 	if (r >= 0)
 		r = open_database(state, true, err);
 	if (r >= 0)
 		state->origin = STATE_ORIGIN_REMOVED;
 	return r;
-}
-
-static int on_turn_end(sd_event_source *source, void *userdata)
-{
-	struct state *state = userdata;
-
-	(void)source;
-	(void)state_commit(state, NULL);
-	return 0;
 }
 
 int state_open(const char *dir, sd_event *loop, struct state **ret, struct err *err)
@@ -283,12 +275,9 @@ int state_open(const char *dir, sd_event *loop, struct state **ret, struct err *
 	if (!state->dir)
 		return err_oom(err);
 	if (loop) {
-		state->loop = sd_event_ref(loop);
-		r = sd_event_add_defer(loop, &state->turn_end, on_turn_end, state);
+		r = state_commit_from(state, loop, err);
 		if (r < 0)
-			return err_set(err, r, "add the commit to the event loop");
-		(void)sd_event_source_set_description(state->turn_end, "state-commit");
-		(void)sd_event_source_set_enabled(state->turn_end, SD_EVENT_OFF);
+			return r;
 	}
 
 	r = lock(state, err);
@@ -318,18 +307,23 @@ struct state *state_close(struct state *state)
 	if (!state)
 		return NULL;
 
-	if (state->db && state->n_changes > 0) {
-		state->n_waiters = 0; /* nobody is called from a destructor */
+	/* Nobody is called from a destructor. */
+	state->n_waiters = state->n_ready = state->n_batch_waiters = 0;
+	if (state->db)
 		(void)state_commit(state, NULL);
-	}
+	state->thread = commit_thread_free(state->thread);
 	close_database(state);
 	sd_event_source_disable_unref(state->turn_end);
 	sd_event_source_disable_unref(state->retry);
 	sd_event_unref(state->loop);
 	for (size_t i = 0; i < state->n_changes; i++)
 		state_change_free(state->changes[i]);
+	for (size_t i = 0; i < state->n_batch; i++)
+		state_change_free(state->batch[i]);
 	free(state->changes);
+	free(state->batch);
 	free(state->waiters);
+	state_facts_forget(state);
 	(void)fd_close(state->dir_fd);
 	free(state->dir);
 	free(state);
@@ -427,13 +421,6 @@ static struct state_change *change_new(enum statement statement, size_t n_keys,
 	return change;
 }
 
-static void arm(struct state *state)
-{
-	/* While commits fail, the retry timer is what runs them. */
-	if (state->turn_end && !state->retry)
-		(void)sd_event_source_set_enabled(state->turn_end, SD_EVENT_ONESHOT);
-}
-
 int state_queue(struct state *state, enum statement statement, size_t n_keys,
                 const struct state_value *values, size_t n_values)
 {
@@ -461,166 +448,6 @@ int state_queue(struct state *state, enum statement statement, size_t n_keys,
 	} else {
 		state->changes[state->n_changes++] = change;
 	}
-	arm(state);
-	return 0;
-}
-
-int state_after_commit(struct state *state, void (*fn)(void *userdata), void *userdata)
-{
-	if (state->n_waiters == state->waiters_allocated) {
-		size_t n = state->waiters_allocated ? 2 * state->waiters_allocated : 16;
-		void *p = reallocarray(state->waiters, n, sizeof(*state->waiters));
-
-		if (!p)
-			return -ENOMEM;
-		state->waiters = p;
-		state->waiters_allocated = n;
-	}
-	state->waiters[state->n_waiters++] = (struct state_waiter){fn, userdata};
-	arm(state);
-	return 0;
-}
-
-void state_forget(struct state *state, void *userdata)
-{
-	for (size_t i = 0; i < state->n_waiters; i++)
-		if (state->waiters[i].userdata == userdata)
-			state->waiters[i].fn = NULL;
-}
-
-/* Transactions. */
-
-static int run_change(struct state *state, const struct state_change *change, struct err *err)
-{
-	sqlite3_stmt *stmt = state->statements[change->statement];
-	int r = SQLITE_OK;
-
-	for (size_t i = 0; i < change->n_values && r == SQLITE_OK; i++) {
-		const struct state_value *value = &change->values[i];
-		int column = (int)i + 1;
-
-		if (value->type == VALUE_NULL)
-			r = sqlite3_bind_null(stmt, column);
-		else if (value->type == VALUE_INTEGER)
-			r = sqlite3_bind_int64(stmt, column, value->integer);
-		else
-			r = sqlite3_bind_text(stmt, column, value->text, -1, SQLITE_STATIC);
-	}
-	if (r == SQLITE_OK)
-		r = sqlite3_step(stmt);
-	if (r == SQLITE_DONE)
-		r = SQLITE_OK;
-	if (r != SQLITE_OK)
-		r = state_error(state->db, r, "write the state database", err);
-	(void)sqlite3_reset(stmt);
-	(void)sqlite3_clear_bindings(stmt);
-	return r;
-}
-
-static int run_transaction(struct state *state, struct err *err)
-{
-	int r;
-
-	r = sqlite3_exec(state->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
-	if (r != SQLITE_OK)
-		return state_error(state->db, r, "begin a transaction", err);
-
-	for (size_t i = 0; i < state->n_changes; i++) {
-		r = run_change(state, state->changes[i], err);
-		if (r < 0)
-			goto rollback;
-	}
-	r = sqlite3_exec(state->db, "COMMIT", NULL, NULL, NULL);
-	if (r == SQLITE_OK)
-		return 0;
-	r = state_error(state->db, r, "commit the state database", err);
-
-rollback:
-	(void)sqlite3_exec(state->db, "ROLLBACK", NULL, NULL, NULL);
-	return r;
-}
-
-static void call_waiters(struct state *state)
-{
-	size_t n = state->n_waiters;
-
-	if (n == 0)
-		return;
-	/* A callee may add others, which wait for the next commit, or forget some. */
-	for (size_t i = 0; i < n; i++) {
-		struct state_waiter waiter = state->waiters[i];
-
-		state->waiters[i].fn = NULL;
-		if (waiter.fn)
-			waiter.fn(waiter.userdata);
-	}
-	memmove(state->waiters, state->waiters + n,
-	        (state->n_waiters - n) * sizeof(*state->waiters));
-	state->n_waiters -= n;
-}
-
-static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
-{
-	struct state *state = userdata;
-
-	(void)source;
-	(void)usec;
-	(void)state_commit(state, NULL);
-	return 0;
-}
-
-static void retry_later(struct state *state, const struct err *err)
-{
-	if (state->retry_usec == 0)
-		log_err(NULL, 0, "state is not durable, so nothing new is acknowledged: %s",
-		        err->text);
-	state->retry_usec = state->retry_usec == 0 ? RETRY_MIN_USEC : 2 * state->retry_usec;
-	if (state->retry_usec > RETRY_MAX_USEC)
-		state->retry_usec = RETRY_MAX_USEC;
-	state->retry = sd_event_source_disable_unref(state->retry);
-	if (state->loop)
-		(void)loop_add_timer(state->loop, state->retry_usec, state->retry_usec / 10,
-		                     on_retry, state, &state->retry);
-}
-
-static void commit_succeeded(struct state *state, uint64_t started_usec)
-{
-	uint64_t usec = now_usec() - started_usec;
-
-	for (size_t i = 0; i < state->n_changes; i++)
-		state_change_free(state->changes[i]);
-	state->n_changes = 0;
-	if (state->retry_usec > 0)
-		log_info(NULL, "state is durable again");
-	state->retry_usec = 0;
-	state->retry = sd_event_source_disable_unref(state->retry);
-	if (usec > state->commit_max_usec) {
-		state->commit_max_usec = usec;
-		log_debug(NULL, "slowest commit of state so far: %" PRIu64 " us", usec);
-	}
-}
-
-int state_commit(struct state *state, struct err *err)
-{
-	uint64_t started_usec = now_usec();
-	struct err failure = {0};
-	int r;
-
-	if (state->n_changes > 0) {
-		r = run_transaction(state, &failure);
-		if (r < 0) {
-			/* The next start sets a damaged database aside. */
-			if (r == -EBADMSG && state->loop)
-				(void)sd_event_exit(state->loop, EXIT_FAILURE);
-			retry_later(state, &failure);
-			if (err)
-				*err = failure;
-			return r;
-		}
-		commit_succeeded(state, started_usec);
-	}
-	call_waiters(state);
-	if (state->n_waiters > 0 || state->n_changes > 0)
-		arm(state);
+	state_arm(state);
 	return 0;
 }

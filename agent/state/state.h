@@ -3,10 +3,10 @@
  * synchronous=FULL. Never credentials or secret values.
  *
  * Life of a change: state_set(), state_put_task() and the others queue it in memory. All changes
- * of one turn of the event loop are one transaction, so one fsync(2); what has to wait until they
- * are durable (acknowledgements, reports, launches) is given to state_after_commit(). A
- * transaction that fails (disk full) stays queued and is tried again, 1 to 30 seconds later; what
- * waits for it waits on.
+ * of one turn of the event loop are one transaction, so one fsync(2), which a thread waits for:
+ * what is queued meanwhile is the next one. What has to wait until they are durable
+ * (acknowledgements, reports, launches) is given to state_after_commit(). A transaction that fails
+ * (disk full) stays queued and is tried again, 1 to 30 seconds later; what waits for it waits on.
  *
  * A damaged database is set aside as agent.db.damaged-<time> (the newest five are kept) and a new
  * one begun: the state is a cache of what the supervisors of the tasks know. A new one is
@@ -69,11 +69,13 @@ int state_complete(struct state *state);
 int state_reset(struct state *state, struct err *err);
 
 /* Call fn once, from the loop, when everything queued so far is durable; from the next turn of the
- * loop if nothing is queued. userdata is borrowed; state_forget() cancels by userdata. */
+ * loop if it is. Calls are in the order in which they were asked for, a few in each turn. userdata
+ * is borrowed; state_forget() cancels by userdata. */
 int state_after_commit(struct state *state, void (*fn)(void *userdata), void *userdata);
 void state_forget(struct state *state, void *userdata);
 
-/* Write the queue now: 0, or -errno with everything still queued. Calls what waited. */
+/* Write the queue now, in the caller's turn: 0, or -errno with everything still queued. Calls what
+ * waited. */
 int state_commit(struct state *state, struct err *err);
 
 /* The longest that a commit has taken. */

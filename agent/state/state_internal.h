@@ -1,9 +1,11 @@
-/* Shared by state.c (the database and its transactions), schema.c and rows.c; of no one else. */
+/* Shared by state.c (the database and the queue of changes), commit.c (transactions), schema.c and
+ * rows.c; of no one else. */
 #pragma once
 
 #include <sqlite3.h>
 #include <stddef.h>
 
+#include "agent/state/commit_thread.h"
 #include "agent/state/state.h"
 
 /* Queued changes beyond this are refused (-ENOBUFS): a disk that stays full for hours. */
@@ -44,6 +46,12 @@ struct state_waiter {
 	void *userdata;
 };
 
+/* A row of the table "instance". */
+struct state_fact {
+	struct state_fact *next;
+	char *key, *value;
+};
+
 struct state {
 	char *dir;
 	int dir_fd; /* holds the lock */
@@ -51,11 +59,23 @@ struct state {
 	sqlite3_stmt *statements[_STATEMENT_MAX];
 	enum state_origin origin;
 	uint64_t last_event_id;
+	struct state_fact *facts; /* with what is queued */
 
 	struct state_change **changes;
 	size_t n_changes, changes_allocated;
-	struct state_waiter *waiters;
+	struct state_waiter *waiters; /* in the order of their calls */
 	size_t n_waiters, waiters_allocated;
+	size_t n_ready; /* of the first waiters: what they wait for is durable */
+	bool calling;   /* one of them is on the stack */
+
+	/* The transaction under way, or the one that has failed. While the thread is busy, db and
+	 * statements are the thread's as well. Without a loop there is no thread. */
+	struct commit_thread *thread;
+	struct state_change **batch;
+	size_t n_batch;
+	size_t n_batch_waiters; /* of the first waiters: they wait for this batch at most */
+	struct err batch_err;
+	uint64_t batch_usec; /* that it has taken */
 
 	sd_event *loop;
 	sd_event_source *turn_end; /* deferred; armed while there is something to commit */
@@ -63,6 +83,17 @@ struct state {
 	uint64_t retry_usec; /* 0 while commits succeed */
 	uint64_t commit_max_usec;
 };
+
+/* commit.c: commit from this loop, by a thread. */
+int state_commit_from(struct state *state, sd_event *loop, struct err *err);
+/* There is something to commit, or somebody to call. */
+void state_arm(struct state *state);
+/* Until this thread may use the database. */
+void state_wait_for_thread(struct state *state);
+
+/* rows.c: what the table "instance" has, in memory: it is asked for often. */
+int state_facts_read(struct state *state, struct err *err);
+void state_facts_forget(struct state *state);
 
 /* Copies the values; replaces a queued change of the same statement and keys. */
 int state_queue(struct state *state, enum statement statement, size_t n_keys,

@@ -135,11 +135,12 @@ static void add(struct fixture *f, const char *arn, const char *text)
 	assert_int_equal(outbox_add(f->outbox, arn, body), 0);
 }
 
-/* What is ready now; timers of retries are a second and more away. */
+/* What is ready now, commits included; timers of retries are a second and more away. */
 static void turn(struct fixture *f)
 {
-	while (sd_event_run(f->loop, 0) > 0)
-		;
+	do
+		assert_int_equal(state_commit(f->state, NULL), 0);
+	while (sd_event_run(f->loop, 0) > 0);
 }
 
 static void finish(struct fixture *f, const char *text, int r, bool final)

@@ -290,6 +290,65 @@ static void test_loop_commits_at_the_end_of_the_turn(void **unused)
 	assert_int_equal(seen.n, 2);
 }
 
+static void test_changes_queued_while_a_transaction_is_written_are_the_next_one(void **unused)
+{
+	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
+	_cleanup_(state_closep) struct state *state = NULL;
+	struct seen first = {0}, all = {0};
+	int ran = 0;
+
+	(void)unused;
+	assert_int_equal(sd_event_new(&loop), 0);
+	assert_int_equal(state_open(dir, loop, &state, NULL), 0);
+	put_task(state, ARN, 1);
+	assert_int_equal(state_after_commit(state, count, &ran), 0);
+	assert_true(sd_event_run(loop, 0) > 0); /* hands it to the thread */
+	put_task(state, "other", 2);
+	assert_int_equal(state_after_commit(state, end_loop, loop), 0);
+	assert_int_equal(ran, 0);
+	/* Reading waits for what is being written, and for no more. */
+	assert_int_equal(state_read_tasks(state, see_task, &first, NULL), 0);
+	assert_int_equal(first.n, 1);
+
+	assert_int_equal(sd_event_loop(loop), 0);
+	assert_int_equal(ran, 1);
+	assert_int_equal(state_read_tasks(state, see_task, &all, NULL), 0);
+	assert_int_equal(all.n, 2);
+}
+
+static void test_transaction_that_fails_in_the_loop_is_tried_again_before_later_ones(void **unused)
+{
+	_cleanup_(sd_event_unrefp) sd_event *loop = NULL;
+	_cleanup_(state_closep) struct state *state = NULL;
+	struct rlimit old, none = {0};
+	struct seen seen = {0};
+	int ran = 0;
+
+	(void)unused;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	none.rlim_max = old.rlim_max;
+	assert_int_equal(sd_event_new(&loop), 0);
+	assert_int_equal(state_open(dir, loop, &state, NULL), 0);
+	put_task(state, ARN, 1);
+	assert_int_equal(state_after_commit(state, count, &ran), 0);
+
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	assert_true(sd_event_run(loop, 0) > 0);
+	assert_true(sd_event_run(loop, 10000000) > 0); /* the thread's answer */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_int_equal(ran, 0);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 0);
+
+	assert_int_equal(state_remove_task(state, ARN), 0);
+	assert_int_equal(state_after_commit(state, end_loop, loop), 0);
+	assert_int_equal(sd_event_loop(loop), 0);
+	assert_int_equal(ran, 1);
+	assert_int_equal(state_read_tasks(state, see_task, &seen, NULL), 0);
+	assert_int_equal(seen.n, 0);
+}
+
 /* What was committed before SIGKILL is there afterwards, and nothing of the queue behind it. */
 static void test_crash_keeps_transactions_whole(void **unused)
 {
@@ -738,6 +797,8 @@ int main(void)
 		TEST(test_facts_are_seen_before_they_are_durable),
 		TEST(test_waiters_run_after_the_commit_and_once),
 		TEST(test_loop_commits_at_the_end_of_the_turn),
+		TEST(test_changes_queued_while_a_transaction_is_written_are_the_next_one),
+		TEST(test_transaction_that_fails_in_the_loop_is_tried_again_before_later_ones),
 		TEST(test_crash_keeps_transactions_whole),
 		TEST(test_failed_commit_is_run_again_later),
 		TEST(test_damaged_database_is_set_aside_whatever_the_damage),
