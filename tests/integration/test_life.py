@@ -8,7 +8,9 @@ import signal
 import pytest
 from controlplane.client import wait_for
 from harness import images
+from harness.node import Node
 from harness.taskdef import container, task
+from harness.traces import left, traces
 
 # Counts for ever, so that a gap or a restart of the container would show in its log.
 COUNT = "i=0; trap 'exit 42' TERM; while :; do i=$((i+1)); echo tick $i; usleep 50000; done"
@@ -133,8 +135,6 @@ def test_killing_the_agent_at_any_moment_of_a_start_runs_nothing_twice(node, bus
 
 
 def test_the_control_plane_may_be_away_at_the_start(busybox, tmp_path):
-    from harness.node import Node
-
     with Node(start=False) as node:
         node.standin.fault("ecs", "status", status=503)
         node.start(wait=False)
@@ -167,11 +167,20 @@ def _connected(node):
     return wait_for(lambda: node.standin.instance()["acsConnected"], 30, "ACS is not connected again")
 
 
-def test_fifty_tasks_in_one_payload(node, busybox):
-    arns = node.standin.run_tasks(task(container(busybox, "exit 1", memory=8, cpu=1)), count=50)
-    for arn in arns:
-        assert node.standin.wait_task(arn, "STOPPED", 120)["containers"][0]["exitCode"] == 1
-    node.wait_clean(60)
+def test_fifty_tasks_in_one_payload_leave_nothing_behind(busybox):
+    def run(node):
+        arns = node.standin.run_tasks(task(container(busybox, "exit 1", memory=8, cpu=1)), count=50)
+        for arn in arns:
+            assert node.standin.wait_task(arn, "STOPPED", 120)["containers"][0]["exitCode"] == 1
+        node.wait_clean(60)
+        wait_for(lambda: traces(node)["rows: tasks"] == 0, 30, lambda: f"left: {traces(node)}")
+
+    with Node({"ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION": "1s"}) as node:
+        run(node)
+        before = traces(node)
+        run(node)
+        wait_for(lambda: not left(before, traces(node)), 30, lambda: f"left: {left(before, traces(node))}")
+        node.standin.assert_no_violations()
 
 
 def test_a_registry_that_is_down_is_named(node):
