@@ -12,111 +12,26 @@ import time
 import urllib.request
 import uuid
 
-from bench.measure import cpu_seconds, pss_kib, summary, wait_stamp
-from bench.peers import Docker, Nginx, Runc
+from bench import churn, idle, starts
+from bench.driver import Driver
+from bench.measure import summary, wait_stamp
+from bench.peers import Docker, Nginx, Oci
 from controlplane.client import wait_for
 from harness import images, netns
 from harness.node import Node
 from harness.registry import Registry
-from harness.taskdef import container, task
 
-MANY = 50
-IDLE_TASKS = 20
-IDLE_SECONDS = 20
+FIFTIES = 3
 WRK = ["wrk", "-t1", "-c32", "-d3s"]
-
-# The most that each ratio may be.
-TARGETS = {
-    "payload to process / runc run": 1.5,
-    "50 tasks / 50 x runc run": 1.0,
-    "idle PSS of all daemons, MiB": 16.0,
-    "PSS per running task, MiB": 1.0,
-    "nginx / credential requests per second": 1.0,
+SETTINGS = {
+    "ECS_LOGLEVEL": "info",
+    "ECS_IMAGE_PULL_BEHAVIOR": "prefer-cached",
+    "ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION": "1s",
 }
 
 
-def stamp_task(image, out, name, count_memory=64):
-    definition = task(
-        container(image, ["/stamp", name, "wait"], logs=None, memory=count_memory, cpu=2,
-                  mountPoints=[{"sourceVolume": "out", "containerPath": "/out"}]),
-        family="bench", volumes=[{"name": "out", "host": {"sourcePath": str(out)}}],
-    )  # fmt: skip
-    return definition
-
-
-def stamps_in(out):
-    return {path for path in out.iterdir() if not path.name.startswith(".")}
-
-
-def sent_ns(found):
-    """When the payload left the control plane."""
-    return found["timeline"][0]["ms"] * 1_000_000
-
-
-def running_ns(found):
-    for event in found["timeline"]:
-        if event["event"] == "state-change" and event.get("status") == "RUNNING":
-            return event["ms"] * 1_000_000
-    raise AssertionError(f"no RUNNING in {found['timeline']}")
-
-
-def stop(node, arns):
-    for arn in arns:
-        node.standin.stop_task(arn)
-    for arn in arns:
-        node.standin.wait_task(arn, "STOPPED", 120)
-
-
-def one_start(node, image, out):
-    """Seconds from payload to process, and to RUNNING reported."""
-    name = "ours-" + uuid.uuid4().hex[:12]
-    arn = node.standin.run_task(stamp_task(image, out, name))
-    stamp = wait_stamp(out / name)
-    found = node.standin.wait_task(arn, "RUNNING")
-    (out / name).unlink()
-    stop(node, [arn])
-    return (stamp - sent_ns(found)) / 1e9, (running_ns(found) - sent_ns(found)) / 1e9
-
-
-def many_starts(node, image, out):
-    """Seconds from one payload of MANY tasks to the last process."""
-    before = stamps_in(out)
-    arns = node.standin.run_tasks(stamp_task(image, out, "-", 8), count=MANY)
-    stamps = wait_for(
-        lambda: len(stamps_in(out) - before) >= MANY and stamps_in(out) - before, 120,
-        lambda: f"{len(stamps_in(out) - before)} of {MANY} tasks run",
-    )  # fmt: skip
-    last = max(wait_stamp(path) for path in stamps)
-    sent = sent_ns(node.standin.task(arns[0]))
-    stop(node, arns)
-    for path in stamps:
-        path.unlink()
-    node.wait_clean(120)
-    return (last - sent) / 1e9
-
-
-def idle_memory(node):
-    """MiB of PSS of all daemons."""
-    return sum(pss_kib(process.pid) for process in node.processes.values()) / 1024
-
-
-def per_task(node, image, out):
-    """MiB of PSS and milliseconds of CPU time per second for each of many idle tasks."""
-    before = stamps_in(out)
-    arns = node.standin.run_tasks(stamp_task(image, out, "-", 8), count=IDLE_TASKS)
-    for arn in arns:
-        node.standin.wait_task(arn, "RUNNING", 120)
-    supervisors = [node.supervisor_pid(arn) for arn in arns]
-    daemons = [process.pid for process in node.processes.values()]
-    start = sum(map(cpu_seconds, supervisors + daemons)), time.monotonic()
-    time.sleep(IDLE_SECONDS)
-    used = sum(map(cpu_seconds, supervisors + daemons)) - start[0]
-    seconds = time.monotonic() - start[1]
-    memory = sum(map(pss_kib, supervisors)) / len(supervisors) / 1024
-    stop(node, arns)
-    for path in stamps_in(out) - before:
-        path.unlink()
-    return memory, used / seconds / len(arns) * 1000
+def say(text):
+    print(f"bench: {time.strftime('%T')} {text}", file=sys.stderr, flush=True)
 
 
 def requests_per_second(command):
@@ -129,7 +44,7 @@ def requests_per_second(command):
 def credentials(node, image, work, out, rounds):
     """Requests per second from inside a container: ours, and nginx with the same bytes."""
     name = "creds-" + uuid.uuid4().hex[:12]
-    arn = node.standin.run_task(stamp_task(image, out, name))
+    arn = node.standin.run_task(starts.stamp_task(image, out, name))
     wait_stamp(out / name)
     node.standin.wait_task(arn, "RUNNING")
     pid = max(node.task_processes(arn) - {node.supervisor_pid(arn)})
@@ -147,7 +62,8 @@ def credentials(node, image, work, out, rounds):
             theirs.append(requests_per_second([*WRK, nginx.url]))
     finally:
         nginx.stop()
-    stop(node, [arn])
+    starts.stop(node, [arn])
+    (out / name).unlink()
     return ours, theirs
 
 
@@ -159,91 +75,179 @@ def _answers(url):
         return False
 
 
-def run(arguments, work):
-    out = work / "out"
-    out.mkdir()
-    rootfs = work / "rootfs"
-    stamp = arguments.stamp.read_bytes()
-    files = {"stamp": (stamp, 0o755)}
-    rootfs.mkdir()
-    subprocess.run(["tar", "-x", "-C", str(rootfs)], input=images.busybox_layer(files), check=True)
-    results = {}
-    with Registry(work / "registry") as registry:
-        image = f"{registry.host}/bench:1"
-        images.push_busybox(work, image, files)
-        runc = Runc(work, rootfs, out)
-        docker = None if arguments.no_docker else Docker(work, rootfs, out)
+class Bench:
+    """What the measurements share: a registry with an image, folders, results."""
+
+    def __init__(self, arguments, work, registry):
+        self.arguments = arguments
+        self.work = work
+        self.out = work / "out"
+        self.out.mkdir()
+        self.files = {"stamp": (arguments.stamp.read_bytes(), 0o755)}
+        self.rootfs = work / "rootfs"
+        self.rootfs.mkdir()
+        subprocess.run(
+            ["tar", "-x", "-C", self.rootfs], input=images.busybox_layer(self.files), check=True
+        )
+        self.image = f"{registry.host}/bench:1"
+        images.push_busybox(work, self.image, self.files)
+        self.results = {}
+
+    def starts(self):
+        docker = None if self.arguments.no_docker else Docker(self.work, self.rootfs, self.out)
         try:
-            with Node({"ECS_LOGLEVEL": "info", "ECS_IMAGE_PULL_BEHAVIOR": "prefer-cached"}) as node:
-                measure(node, image, out, work, runc, docker, arguments.rounds, results)
+            runc = Oci("runc", self.work, self.rootfs, self.out, docker and docker.config())
+            with Driver(self.work, self.out, self.files) as driver, Node(SETTINGS) as node:
+                self.results["idle_pss_mib"] = idle.daemons_mib(node)
+                self.one_by_one(node, driver, runc, docker)
+                self.fifties(node, runc)
+                say("memory per task")
+                self.results["memory_kib"] = idle.memory(node, self.image, self.out)
+                say("credentials")
+                ours, theirs = credentials(node, self.image, self.work, self.out, 3)
+                self.results["credentials_per_s"] = summary(ours)
+                self.results["nginx_per_s"] = summary(theirs)
         finally:
             if docker:
                 docker.stop()
-    return results
 
-
-def measure(node, image, out, work, runc, docker, rounds, results):
-    results["idle_pss_mib"] = idle_memory(node)
-    one_start(node, image, out)  # the image is pulled, caches are warm on all sides
-    runc.start_to_process()
-    process, reported, runc_times, docker_times = [], [], [], []
-    for _ in range(rounds):
-        a, b = one_start(node, image, out)
-        process.append(a)
-        reported.append(b)
-        runc_times.append(runc.start_to_process())
+    def one_by_one(self, node, driver, runc, docker):
+        say(f"{self.arguments.rounds} starts of each kind")
+        measured = {
+            "start_s": driver.start,
+            "runc_run_s": runc.start_to_process,
+            "payload": lambda: starts.one(node, self.image, self.out),
+        }
         if docker:
-            docker_times.append(docker.start_to_process())
-    results["payload_to_process_s"] = summary(process)
-    results["payload_to_running_s"] = summary(reported)
-    results["runc_run_s"] = summary(runc_times)
-    if docker:
-        results["docker_run_s"] = summary(docker_times)
-    results["fifty_tasks_s"] = summary([many_starts(node, image, out) for _ in range(3)])
-    results["task_pss_mib"], results["task_cpu_ms_per_s"] = per_task(node, image, out)
-    node.wait_clean(120)
-    ours, theirs = credentials(node, image, work, out, 3)
-    results["credentials_per_s"] = summary(ours)
-    results["nginx_per_s"] = summary(theirs)
+            measured["docker_run_s"] = docker.start_to_process
+        for measure in measured.values():
+            measure()  # the image is pulled, caches are warm on all sides
+        times = {name: [] for name in measured}
+        for _ in range(self.arguments.rounds):
+            for name, measure in measured.items():
+                times[name].append(measure())
+        process, running = zip(*times.pop("payload"))
+        times |= {"payload_to_process_s": process, "payload_to_running_s": running}
+        self.results |= {name: summary(values) for name, values in times.items()}
+
+    def fifties(self, node, runc):
+        say(f"{FIFTIES} times {starts.MANY} starts at once")
+        ours, theirs = [], []
+        for _ in range(FIFTIES):
+            ours.append(starts.many(node, self.image, self.out))
+            theirs.append(runc.loop(starts.MANY))
+        self.results["fifty_tasks_s"] = summary(ours)
+        self.results["fifty_runc_s"] = summary(theirs)
+
+    def hundreds(self):
+        say(f"{idle.MANY} idle tasks")
+        with Node(SETTINGS) as node:
+            self.results["hundreds"] = idle.hundreds(node, self.image, self.out)
+
+    def churn(self):
+        say(f"{self.arguments.churn} short tasks")
+        with Node(SETTINGS) as node:
+            self.results["churn"] = churn.churn(node, self.image, self.arguments.churn)
+
+    def run(self):
+        if "starts" in self.arguments.parts:
+            self.starts()
+        if "hundreds" in self.arguments.parts:
+            self.hundreds()
+        if "churn" in self.arguments.parts:
+            self.churn()
 
 
-def ratios(results):
-    runc = results["runc_run_s"]["median"]
-    return {
-        "payload to process / runc run": results["payload_to_process_s"]["median"] / runc,
-        "50 tasks / 50 x runc run": results["fifty_tasks_s"]["median"] / (MANY * runc),
-        "idle PSS of all daemons, MiB": results["idle_pss_mib"],
-        "PSS per running task, MiB": results["task_pss_mib"],
-        "nginx / credential requests per second": results["nginx_per_s"]["median"]
-        / results["credentials_per_s"]["median"],
-    }
+PARTS = ("starts", "hundreds", "churn")
+
+
+def lines(results):
+    """(what, value, unit, target or None) of what was measured; the value may be at most the target."""
+
+    def median(name):
+        return results[name]["median"]
+
+    if "start_s" in results:
+        for name in ("start_s", "runc_run_s", "docker_run_s", "payload_to_process_s", "payload_to_running_s",
+                     "fifty_tasks_s", "fifty_runc_s"):  # fmt: skip
+            if name in results:
+                spread = results[name]
+                yield f"{name[:-2]} ({spread['q1'] * 1e3:.1f} to {spread['q3'] * 1e3:.1f})", median(name) * 1e3, "ms", None
+        yield "start / runc run", median("start_s") / median("runc_run_s"), "", 0.75
+        yield "payload to process / runc run", median("payload_to_process_s") / median("runc_run_s"), "", 1.5
+        yield "50 tasks / 50 runc in a loop", median("fifty_tasks_s") / median("fifty_runc_s"), "", 0.5
+        memory = results["memory_kib"]
+        yield "private memory per task", memory["idle"], "KiB", 400
+        yield "  after an exec", memory["exec"], "KiB", 400
+        yield "  with a health check", memory["health"], "KiB", 400
+        yield "PSS per task", memory["pss"], "KiB", 1024
+        yield "PSS of all daemons, idle", results["idle_pss_mib"], "MiB", 16
+        ratio = median("nginx_per_s") / median("credentials_per_s")
+        yield "requests per second: nginx / credentials", ratio, "", 1
+    if "guest_start_s" in results:
+        for name in ("guest_start_s", "crun_run_s"):
+            spread = results[name]
+            yield f"{name[:-2]} ({spread['q1'] * 1e3:.0f} to {spread['q3'] * 1e3:.0f})", median(name) * 1e3, "ms", None
+        yield "start / crun run, in the guest", median("guest_start_s") / median("crun_run_s"), "", 1.2
+    if "hundreds" in results:
+        found = results["hundreds"]
+        yield f"{idle.MANY} tasks: until all are reported RUNNING", found["running_s"], "s", None
+        yield "  until all are reported STOPPED", found["stopped_s"], "s", None
+        yield "  until nothing is left", found["clean_s"], "s", None
+        yield "  longest turn of the agent's loop", found["turn_ms"], "ms", 50
+        yield "    CPU time of that turn", found["turn_cpu_ms"], "ms", None
+        yield "  slowest commit of state", found["commit_ms"], "ms", 50
+        yield "  CPU time per idle task and second", found["cpu_ms_per_s"], "ms", None
+        yield "  private memory per task", found["private_kib"], "KiB", 400
+        yield "  PSS of all daemons", found["daemons_mib"], "MiB", None
+    if "churn" in results:
+        found = results["churn"]
+        yield f"{found['tasks']} short tasks: tasks per second", found["tasks_per_s"], "", None
+        yield "  kinds of things left behind", len(found["left"]), "", 0
+        for daemon, growth in found["rss_kib_per_1000"].items():
+            yield f"  growth of ecs-{daemon} in 1000 tasks", growth, "KiB", None
 
 
 def table(results):
-    for name, value in results.items():
-        if isinstance(value, dict) and "median" in value:
-            print(f"  {name:<24} {value['median']:12.4f}  ({value['q1']:.4f} to {value['q3']:.4f}, n={value['n']})")
-        elif not isinstance(value, dict):
-            print(f"  {name:<24} {value:12.4f}")
-    print()
-    for name, value in results["ratios"].items():
-        target = TARGETS[name]
-        print(f"  {name:<40} {value:8.3f}  target at most {target:g}  {'met' if value <= target else 'MISSED'}")
+    for what, value, unit, target in lines(results):
+        verdict = "" if target is None else f"target {target:g}  {'met' if value <= target else 'MISSED'}"
+        print(f"  {what:<52} {value:9.3f} {unit:<4} {verdict}".rstrip())
+    for what, count in results.get("churn", {}).get("left", {}).items():
+        print(f"  left behind: {count} x {what}")
+
+
+def measure_here(arguments):
+    with tempfile.TemporaryDirectory(prefix="ecs-bench-", dir="/var/tmp") as work:
+        os.chmod(work, 0o755)
+        with Registry(pathlib.Path(work) / "registry") as registry:
+            bench = Bench(arguments, pathlib.Path(work), registry)
+            bench.run()
+    return bench.results
 
 
 def main():
     parser = argparse.ArgumentParser(prog="tests/bench/run")
     parser.add_argument("json", nargs="?", type=pathlib.Path, default=pathlib.Path("bench.json"))
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--churn", type=int, default=2000)
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS)
     parser.add_argument("--no-docker", action="store_true")
+    parser.add_argument("--guest", action="store_true")
     parser.add_argument("--stamp", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    netns.enter_new()
-    with tempfile.TemporaryDirectory(prefix="ecs-bench-", dir="/var/tmp") as work:
-        os.chmod(work, 0o755)
-        results = run(arguments, pathlib.Path(work))
-    results["ratios"] = ratios(results)
+    if arguments.guest:
+        from bench import guest  # needs the modules of tests/vm
+
+        image = guest.image.make()  # with the network that there is
+        netns.enter_new()
+        results = guest.measure(image, arguments.stamp, arguments.rounds)
+    else:
+        netns.enter_new()
+        results = measure_here(arguments)
+    load = os.getloadavg()
     table(results)
+    print(f"  load of the machine: {load[0]:.1f} in the last minute, {load[2]:.1f} in fifteen")
+    results["load"] = load
     arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 

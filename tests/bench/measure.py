@@ -1,11 +1,13 @@
-"""What is measured how: times of files that containers write, PSS, CPU time, medians."""
+"""What is measured how: times of files that containers write, memory, CPU time, medians."""
 
 import os
 import pathlib
+import re
+import signal
 import statistics
 import time
 
-TICK = os.sysconf("SC_CLK_TCK")
+from controlplane.client import wait_for
 
 
 def wait_stamp(path, timeout=60):
@@ -19,17 +21,29 @@ def wait_stamp(path, timeout=60):
     return int(path.read_text())
 
 
+def _rollup_kib(pid, *names):
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(re.search(rf"^{name}: +(\d+) kB$", text, re.M).group(1)) for name in names)
+
+
 def pss_kib(pid):
     """Proportional share of memory, as the kernel counts it."""
-    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
+    return _rollup_kib(pid, "Pss")
+
+
+def private_kib(pid):
+    """Memory that nobody else has, and that would be free without this process."""
+    return _rollup_kib(pid, "Private_Clean", "Private_Dirty")
+
+
+def rss_kib(pid):
+    return _rollup_kib(pid, "Rss")
 
 
 def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """CPU time of all its threads, to the nanosecond."""
+    times = pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(path.read_text().split()[0]) for path in times) / 1e9
 
 
 def summary(values):
@@ -40,3 +54,33 @@ def summary(values):
         "median": statistics.median(values), "q1": quartiles[0], "q3": quartiles[2],
         "min": values[0], "max": values[-1], "n": len(values),
     }  # fmt: skip
+
+
+def slope(points):
+    """Of the straight line that fits (x, y) best."""
+    xs, ys = zip(*points)
+    mean_x, mean_y = statistics.fmean(xs), statistics.fmean(ys)
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+
+
+# ecs-agent(8), SIGUSR1.
+FIGURES = re.compile(
+    r"(?P<tasks>\d+) tasks; (?P<turns>\d+) turns of the loop, the longest of (?P<longest_us>\d+) us"
+    r" \((?P<cpu_us>\d+) us of CPU time\); slowest commit of state: (?P<commit_us>\d+) us"
+)
+
+
+def agent_figures(node):
+    """What ecs-agent says of itself since its start."""
+    log = node.log_path("agent")
+    before = log.stat().st_size
+
+    def said():
+        with open(log) as file:
+            file.seek(before)
+            return FIGURES.search(file.read())
+
+    os.kill(node.pid("agent"), signal.SIGUSR1)
+    found = wait_for(said, 20, "ecs-agent does not answer SIGUSR1")
+    return {name: int(value) for name, value in found.groupdict().items()}

@@ -1,4 +1,4 @@
-"""What this agent is held against: runc with the same root file system, dockerd, nginx."""
+"""What this agent is held against: runc and crun with the same root file system, dockerd, nginx."""
 
 import json
 import os
@@ -18,36 +18,88 @@ CAPABILITIES = [
 ]  # fmt: skip
 
 
-class Runc:
-    """runc run: namespaces, capabilities and cgroup limits like ours, a new network namespace."""
+MASKED = [
+    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+    "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+]  # fmt: skip
+READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
-    def __init__(self, work, rootfs, out):
-        self.bundle = pathlib.Path(work) / "bundle"
-        self.bundle.mkdir()
-        self.root = pathlib.Path(work) / "runc"
+
+class Oci:
+    """runc or crun, with a directory as root and a network namespace of its own that nothing leads to.
+
+    config: a config.json as Docker makes it, see Docker.config(); None: what `runc spec` writes, with
+    Docker's capabilities, which lacks Docker's seccomp profile.
+    """
+
+    def __init__(self, program, work, rootfs, out, config=None):
+        self.program = program
+        self.dir = pathlib.Path(work) / program
+        self.bundle = self.dir / "bundle"
+        self.bundle.mkdir(parents=True)
+        self.root = self.dir / "root"
         self.out = out
-        subprocess.run(["runc", "spec"], cwd=self.bundle, check=True)
-        self.config = json.loads((self.bundle / "config.json").read_text())
-        sets = ("bounding", "effective", "permitted")
-        self.config["process"]["capabilities"] = {name: CAPABILITIES for name in sets}
-        self.config["process"]["terminal"] = False
+        self.config = config or self._spec()
         self.config["root"] = {"path": str(rootfs), "readonly": False}
-        self.config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
+        self.config["mounts"] = [m for m in self.config["mounts"] if m["destination"] != "/out"]
         self.config["mounts"].append(
             {"destination": "/out", "type": "bind", "source": str(out), "options": ["rbind"]}
         )
+        for mount in self.config["mounts"]:
+            if mount["destination"].startswith("/etc/"):
+                mount["source"] = str(self.dir / mount["destination"].rsplit("/", 1)[1])
+                pathlib.Path(mount["source"]).touch()
+
+    def _spec(self):
+        subprocess.run([self.program, "spec"], cwd=self.bundle, check=True)
+        config = json.loads((self.bundle / "config.json").read_text())
+        sets = ("bounding", "effective", "permitted")
+        config["process"]["capabilities"] = {name: CAPABILITIES for name in sets}
+        config["process"]["terminal"] = False
+        config["linux"]["resources"]["memory"] = {"limit": 64 << 20}
+        return config
+
+    def _write(self, bundle, *args):
+        self.config["process"]["args"] = ["/stamp", *args]
+        (bundle / "config.json").write_text(json.dumps(self.config))
 
     def start_to_process(self):
         """Seconds from starting `runc run` to the container's first instruction."""
-        name = "runc-" + uuid.uuid4().hex[:12]
-        self.config["process"]["args"] = ["/stamp", name]
-        (self.bundle / "config.json").write_text(json.dumps(self.config))
-        command = ["runc", "--root", str(self.root), "run", "--bundle", str(self.bundle), name]
+        name = f"{self.program}-{uuid.uuid4().hex[:12]}"
+        self._write(self.bundle, name)
+        command = [self.program, "--root", str(self.root), "run", "--bundle", str(self.bundle), name]
         began = time.time_ns()
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         stamp = self.out / name
         seconds = (wait_stamp(stamp) - began) / 1e9
         stamp.unlink()
+        return seconds
+
+    def loop(self, count):
+        """Seconds that a shell needs to start this many, one after the other, until all run."""
+        names = [f"{self.program}-{uuid.uuid4().hex[:12]}" for _ in range(count)]
+        bundles = self.dir / "bundles"
+        for name in names:
+            (bundles / name).mkdir(parents=True)
+            self._write(bundles / name, name, "wait")
+        script = (
+            'for name; do "$program" --root "$root" run --detach --bundle "$bundles/$name" "$name" || exit 1; done'
+        )
+        variables = {"program": self.program, "root": str(self.root), "bundles": str(bundles)}
+        began = time.time_ns()
+        subprocess.run(
+            ["sh", "-c", script, "sh", *names], check=True, env=os.environ | variables,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        seconds = (max(wait_stamp(self.out / name) for name in names) - began) / 1e9
+        for name in names:
+            subprocess.run(
+                [self.program, "--root", str(self.root), "delete", "--force", name], check=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            (self.out / name).unlink()
+        shutil.rmtree(bundles)
         return seconds
 
 
@@ -94,6 +146,26 @@ class Docker:
         seconds = (wait_stamp(stamp) - began) / 1e9
         stamp.unlink()
         return seconds
+
+    def config(self):
+        """The config.json that dockerd gives runc, seccomp profile and all, without its hooks."""
+        name = "docker-config"
+        subprocess.run(
+            self._docker("run", "-d", "--name", name, "--memory", "64m", "-v", f"{self.out}:/out",
+                         "bench:1", "/stamp", name, "wait"),
+            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        (path,) = (self.dir / "exec").rglob("moby/*/config.json")
+        config = json.loads(path.read_text())
+        subprocess.run(self._docker("rm", "-f", name), check=True, stdout=subprocess.DEVNULL)
+        (self.out / name).unlink()
+        config.pop("hooks", None)
+        config["linux"].pop("cgroupsPath", None)
+        resources = config["linux"]["resources"]  # the rest is 0, or of cgroup v1 alone
+        config["linux"]["resources"] = {
+            "devices": resources["devices"], "memory": {"limit": resources["memory"]["limit"]},
+        }  # fmt: skip
+        return config
 
     def stop(self):
         pid = int((self.dir / "pid").read_text())
