@@ -105,8 +105,8 @@ static void on_child_exit(struct supervisor *s, pid_t pid, int status)
 		/* One that prepared the start may have forked: the end of its report tells. */
 		if (c->status == CONTAINER_STARTING)
 			supervisor_start_progress(s, c, !c->is_helper);
-		if (c->status != CONTAINER_RUNNING)
-			return; /* the start failed, which is answered */
+		if (c->status != CONTAINER_RUNNING || c->pid != pid)
+			return; /* the start failed, which is answered, or it is another's by now */
 		if (c->health)
 			health_stop(c->health);
 		container_exited(c, status);
