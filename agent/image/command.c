@@ -244,7 +244,10 @@ int command_run(const struct command_options *options, int argc, char **argv, st
 	if (r < 0)
 		return r;
 	(void)signal(SIGPIPE, SIG_IGN);
-	r = confine(&confinement, err);
+	/* Root without capabilities is what a container can be, one of pidMode host, too. */
+	r = confine_no_dumps(err);
+	if (r == 0)
+		r = confine(&confinement, err);
 	if (r < 0)
 		fd_close(fd);
 	else

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -382,6 +383,12 @@ int main(int argc, char **argv)
 	int r, first;
 
 	log_init("ecs-keeper");
+	/* We are root without capabilities, and a container's root of pidMode host has no fewer: it
+	 * must not get to the host's files through our /proc/<pid>/root. */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
+		log_err(NULL, -errno, "forbid tracing");
+		return EXIT_FAILURE;
+	}
 	r = options_parse(argc, argv, "ecs-keeper [OPTION]...", specs, ARRAY_SIZE(specs), &options,
 	                  &first, &err);
 	if (r > 0)

@@ -103,7 +103,8 @@ int capability_become(const struct user_ids *ids, uint64_t bounding, uint64_t pe
 	r = become_ids(ids);
 	if (r < 0)
 		return r;
-	if (prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0)
+	/* With fs.suid_dumpable=1 that has let processes of the same user read us. */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0)
 		return -errno;
 	return set_capabilities(permitted, effective);
 }

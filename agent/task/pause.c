@@ -110,12 +110,8 @@ static void change_name(char **argv)
 static int give_up_capabilities(void)
 {
 	static const struct user_ids root = {.home = "/"};
-	int r = capability_become(&root, 0, 0, 0);
 
-	if (r < 0)
-		return r;
-	/* A change of ids may have made it readable again. */
-	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? -errno : 0;
+	return capability_become(&root, 0, 0, 0);
 }
 
 static int install_filter(const struct seccomp_filter *filter)

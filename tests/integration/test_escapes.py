@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root, program
-from runtime import BUSYBOX, Host, RequestError, Task, wait_for
+from runtime import BUSYBOX, DEFAULT_CAPS, DEFAULT_CAPS_MASK, Host, RequestError, Task, wait_for
+from test_exec import read_terminal, sh as exec_sh, terminal
+from test_health import shell
 
 pytestmark = needs_root
 
@@ -91,6 +93,7 @@ ATTACKER = r"""
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int say(const char *what, long r)
@@ -225,6 +228,109 @@ static int groups(void)
 	return say("open-denied-to-group", fd);
 }
 
+static int is_ours(const char *pid)
+{
+	char path[64], name[32];
+	snprintf(path, sizeof(path), "/proc/%s/comm", pid);
+	int fd = open(path, O_RDONLY);
+	ssize_t n = fd < 0 ? 0 : read(fd, name, sizeof(name) - 1);
+	close(fd);
+	name[n > 0 ? n : 0] = 0;
+	return strcmp(name, "ecs-task\n") == 0 || strcmp(name, "pause\n") == 0;
+}
+
+/* One line for each different thing that worked while the process was not yet the program. */
+static void got(const char *pid, const char *format, const char *what)
+{
+	if (!is_ours(pid))
+		return;
+
+	static char known[64][256];
+	char line[256];
+	snprintf(line, sizeof(line), format, what);
+	for (int i = 0; i < 64; i++) {
+		if (strcmp(known[i], line) == 0)
+			return;
+		if (!known[i][0]) {
+			strcpy(known[i], line);
+			puts(line);
+			return;
+		}
+	}
+}
+
+/* CVE-2019-5736, CVE-2016-9962: a process of the runtime's, seen before it runs the program. */
+static void peek_at(const char *pid, int may_trace)
+{
+	static const char *const files[] = {"mem", "environ", "maps", "exe", "auxv"};
+	static const char *const links[] = {"exe", "cwd", "root", "fd/0", "fd/3"};
+	char path[4200], text[4096];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%s/status", pid);
+	fd = open(path, O_RDONLY);
+	n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	if (strstr(text, "CapPrm:")) {
+		char *caps = strstr(text, "CapPrm:") + 8;
+		caps[16] = 0;
+		got(pid, "seen with %s", caps);
+	}
+	snprintf(path, sizeof(path), "/proc/%s/exe", pid);
+	fd = open(path, O_WRONLY);
+	if (fd >= 0)
+		got(pid, "WROTE %s", "exe");
+	snprintf(path, sizeof(path), "/proc/%s/root%s", pid, getenv("CANARY"));
+	if (access(path, F_OK) == 0)
+		got(pid, "OUT through %s", "root");
+	if (may_trace)
+		return;
+	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
+		snprintf(path, sizeof(path), "/proc/%s/%s", pid, files[i]);
+		fd = open(path, O_RDONLY);
+		if (fd >= 0 && read(fd, text, 1) == 1)
+			got(pid, "READ %s", files[i]);
+		close(fd);
+	}
+	for (size_t i = 0; i < sizeof(links) / sizeof(*links); i++) {
+		snprintf(path, sizeof(path), "/proc/%s/%s", pid, links[i]);
+		if (readlink(path, text, sizeof(text)) > 0)
+			got(pid, "FOLLOWED %s", links[i]);
+	}
+	fd = syscall(SYS_pidfd_open, atoi(pid), 0);
+	for (int i = 0; fd >= 0 && i < 16; i++) {
+		int taken = syscall(SYS_pidfd_getfd, fd, i, 0);
+		if (taken >= 0)
+			got(pid, "TOOK %s", "a descriptor");
+		close(taken);
+	}
+	close(fd);
+	/* As ptrace(2) is allowed, but without a trace. */
+	struct iovec own = {text, 1}, its = {(void *)8, 1};
+	if (process_vm_readv(atoi(pid), &own, 1, &its, 1, 0) >= 0 || errno == EFAULT)
+		got(pid, "TRACED %s", "it");
+}
+
+/* Whatever has our name, until somebody ends us. A program can give itself any name, but these do
+ * not. */
+static int peek(void)
+{
+	int may_trace = getenv("MAY_TRACE") != NULL;
+
+	puts("ready");
+	for (;;) {
+		DIR *proc = opendir("/proc");
+		struct dirent *entry;
+		while ((entry = readdir(proc))) {
+			if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9' && is_ours(entry->d_name))
+				peek_at(entry->d_name, may_trace);
+		}
+		closedir(proc);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -232,7 +338,7 @@ int main(int argc, char **argv)
 		int (*run)(void);
 	} table[] = {{"release-agent", release_agent}, {"host-files", host_files},
 	             {"descriptors", descriptors}, {"disks", disks}, {"chroot-out", chroot_out},
-	             {"by-handle", by_handle}, {"groups", groups}};
+	             {"by-handle", by_handle}, {"groups", groups}, {"peek", peek}};
 	setbuf(stdout, NULL);
 	for (size_t i = 0; argc > 1 && i < sizeof(table) / sizeof(*table); i++)
 		if (strcmp(argv[1], table[i].name) == 0)
@@ -316,6 +422,47 @@ def test_cve_2024_21626_no_descriptor_or_working_directory_leads_out(host, task,
         assert re.fullmatch(r"pipe:\[\d+\]|/dev/null|/", target), line
 
 
+@pytest.mark.parametrize("mode,may_trace", [("task", False), ("task", True), ("host", False)])
+def test_cve_2019_5736_and_2016_9962_a_neighbour_that_sees_our_processes_has_no_use_of_them(
+        host, attacker, canary, mode, may_trace):
+    """Of a shared process namespace: starts, execs and health checks, before they run a program."""
+    task = Task(host, pidMode=mode)
+    exe = Path(program("ecs-task"))
+    digest = hashlib.sha256(exe.read_bytes()).hexdigest()
+
+    def fill(path):
+        (path / "bin").mkdir()
+        shutil.copy(attacker, path / "bin/attack")
+
+    caps = DEFAULT_CAPS + (["CAP_SYS_PTRACE"] if may_trace else [])
+    task.create(["/bin/attack", "peek"], name="peek", layers=image(host, fill), config={"process": {
+        "env": [f"CANARY={canary}/secret", *(["MAY_TRACE=1"] if may_trace else [])],
+        "capabilities": {"bounding": caps, "permitted": caps, "effective": caps}}})
+    task.call("start", container="peek")
+    wait_for(lambda: "ready" in task.output("peek"))
+
+    def seen():
+        return set(re.findall(r"^seen with (\w+)", task.output("peek"), re.M))
+
+    task.create(["/bin/sleep", "1000"], name="checked", user="app",
+                healthCheck=shell("true", interval=0.02))
+    task.call("start", container="checked")
+    for n in range(200):
+        name = f"v{n}"
+        event = task.run(["/bin/true"], name=name, user="app" if n % 2 else "", init=n % 3 == 0)
+        assert event["exitCode"] == 0
+        assert exec_sh(task, "true", container="checked")[0] == 0
+        if n >= 8 and len(seen()) >= 2:
+            break
+    # Meanwhile it has met some, by then with nothing that their container has not got.
+    lines = set(task.output("peek").splitlines()) - {"ready"}
+    assert seen(), "none was met, so nothing was tried"
+    if mode == "task":
+        assert seen() <= {"0" * 16, DEFAULT_CAPS_MASK}, lines
+    assert not [line for line in lines if not line.startswith("seen")], lines
+    assert hashlib.sha256(exe.read_bytes()).hexdigest() == digest
+
+
 @pytest.mark.parametrize("cwd", ["/proc/self/fd/7", "/proc/self/fd/3/../..", "/proc/1/cwd",
                                  "/proc/self/root/../..", "/link"])
 def test_cve_2024_21626_a_working_directory_of_the_host_is_not_taken(host, task, canary, cwd):
@@ -391,6 +538,49 @@ def test_a_link_in_a_volume_leads_no_mount_to_procfs(host, task, canary):
 
 
 # --- masked and read-only paths
+
+
+def console_traps(volume, canary, pattern):
+    """What a container would put in the way of /dev/console and of its devpts."""
+    (volume / "pts").mkdir(parents=True, exist_ok=True)
+    (volume / "console").symlink_to(pattern)
+    (volume / "ptmx").symlink_to(canary / "secret")
+    (volume / "pts/ptmx").symlink_to(canary / "secret")
+    for n in range(3):
+        (volume / f"pts/{n}").symlink_to(pattern)
+    (volume / "link").symlink_to(canary)
+
+
+def test_cve_2025_52565_the_console_is_bound_to_nothing_of_the_container_s(host, task, canary):
+    """Terminals of starts and of execs, while names of a volume at /dev and /dev/pts are exchanged."""
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    before, volume = pattern.read_text(), host.base / "volume"
+    console_traps(volume, canary, pattern)
+    console_traps(volume / "dev", canary, pattern)
+    swapped = [bind(volume, "/volume"), bind(volume / "dev", "/dev/below")]
+    script = ("tty; stat -c %t:%T /dev/console; grep -c ' /dev/console devpts' /proc/self/mounts; "
+              "echo attack > /dev/console; sleep 1000")
+    with Swapper(volume / "dev/pts", volume / "link"):
+        for n in range(6):
+            name = f"c{n}"
+            task.create(["/bin/sh", "-c", script], name=name, config={
+                "process": {"terminal": True},
+                "mounts": [*swapped, *([bind(volume / "dev", "/dev/pts")] if n % 2 else [])]})
+            task.call("start", container=name)
+            wait_for(lambda name=name: "attack" in task.output(name))
+            # 0x88: /dev/pts/0 of its own devpts, bound over a file that we have made.
+            assert "88:0\r\n1\r\n" in task.output(name)
+            for _ in range(4):
+                if n % 2 == 0:
+                    master = terminal(task, ["/bin/tty"], container=name)
+                    assert "/dev/pts/1" in read_terminal(master, None)
+                    os.close(master)
+                else:  # what is there is no devpts
+                    with pytest.raises(RequestError, match="make the terminal"):
+                        terminal(task, ["/bin/tty"], container=name)
+            task.call("stop", container=name, timeoutUsec=0)
+            task.connection.event("exited", name)
+    assert pattern.read_text() == before
 
 
 @pytest.mark.parametrize("null", ["link", "missing", "file"])

@@ -327,8 +327,8 @@ def test_a_dev_null_that_is_none_is_not_written_to(task):
 # --- terminals
 
 
-def terminal(task, args, **members):
-    task.call("exec", container="app", exec="t", args=args, terminal=True,
+def terminal(task, args, container="app", **members):
+    task.call("exec", container=container, exec="t", args=args, terminal=True,
               size={"rows": 33, "columns": 99}, **members)
     (master,) = task.connection.take_fds()
     return master
