@@ -345,6 +345,7 @@ static const struct child_step_entry start_steps[] = {
 	{CHILD_SYS, child_mount_sys},
 	{CHILD_CGROUP_MOUNT, child_mount_cgroup},
 	{CHILD_MOUNTS, child_make_mounts},
+	{CHILD_EXECUTE_COMMAND, child_mount_execute_command},
 	{CHILD_ETC, child_mount_etc_files},
 	{CHILD_MAKE_CWD, child_make_cwd},
 	{CHILD_READONLY_PATHS, child_make_readonly_paths},

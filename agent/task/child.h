@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "agent/task/execute_command_files.h"
 #include "agent/task/policy.h"
 #include "agent/task/seccomp.h"
 #include "agent/task/spec.h"
@@ -47,11 +48,12 @@ enum child_step {
 	CHILD_DEVICES, /* item: index in spec->devices, or -1 */
 	CHILD_SYS,
 	CHILD_CGROUP_MOUNT,
-	CHILD_MOUNTS,        /* item: index in spec->mounts */
-	CHILD_MOUNT_SOURCE,  /* the same */
-	CHILD_MOUNT_REFUSED, /* the same; not in the allowed host paths */
-	CHILD_VOLUME,        /* the same; making, opening or filling a volume */
-	CHILD_ETC,           /* item: index in child_etc_files */
+	CHILD_MOUNTS,          /* item: index in spec->mounts */
+	CHILD_MOUNT_SOURCE,    /* the same */
+	CHILD_MOUNT_REFUSED,   /* the same; not in the allowed host paths */
+	CHILD_VOLUME,          /* the same; making, opening or filling a volume */
+	CHILD_EXECUTE_COMMAND, /* item: index in execute_command; never ends the start */
+	CHILD_ETC,             /* item: index in child_etc_files */
 	CHILD_MAKE_CWD,
 	CHILD_READONLY_PATHS, /* item: index in spec->readonly_paths */
 	CHILD_MASKED_PATHS,   /* item: index in spec->masked_paths */
@@ -110,6 +112,8 @@ struct child_plan {
 	int stdio[3];  /* -EBADF: /dev/null; with spec->terminal none is used */
 	int report_fd; /* a socket of SOCK_SEQPACKET */
 	int init_fd;   /* exec: pidfd of the container's first process */
+	/* What ECS Exec mounts, EXECUTE_COMMAND_MOUNTS; NULL: nothing. */
+	const struct execute_command_mount *execute_command;
 	const struct seccomp_filter *seccomp; /* NULL: none */
 };
 

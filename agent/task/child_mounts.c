@@ -215,6 +215,29 @@ int child_make_mounts(struct child *child)
 	return 0;
 }
 
+/* ECS Exec must not keep a container from running: what fails is told, and left out. */
+int child_mount_execute_command(struct child *child)
+{
+	const struct execute_command_mount *mounts = child->plan->execute_command;
+
+	for (int i = 0; mounts && i < EXECUTE_COMMAND_MOUNTS; i++) {
+		const struct execute_command_mount *mount = &mounts[i];
+		int r = attach_mount(child, mount->fd, mount->target,
+		                     mount->is_directory ? ROOTFS_DIRECTORY : ROOTFS_FILE);
+
+		if (r == 0)
+			r = set_propagation(mount->fd, MS_PRIVATE);
+		if (r == 0)
+			r = mount_add_attr(mount->fd, mount->attr, false);
+		if (r == 0)
+			continue;
+		child->where.item = i;
+		child->where.error = r;
+		return child_send_report(child->plan, child->where, -EBADF) ? 0 : -EPIPE;
+	}
+	return 0;
+}
+
 static bool is_mounted_by_task(const struct child *child, const char *path)
 {
 	for (size_t i = 0; i < child->spec->n_mounts; i++)

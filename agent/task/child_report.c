@@ -169,6 +169,7 @@ static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_CONSOLE] = "make the terminal",
 	[CHILD_SYS] = "mount /sys",
 	[CHILD_CGROUP_MOUNT] = "mount /sys/fs/cgroup",
+	[CHILD_EXECUTE_COMMAND] = "mount the files of ECS Exec",
 	[CHILD_READONLY_ROOT] = "make the root file system read-only",
 	[CHILD_PIVOT] = "change the root",
 	[CHILD_STDIO] = "set standard input and output",

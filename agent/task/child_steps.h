@@ -69,6 +69,7 @@ int child_mount_cgroup(struct child *child);
 
 /* child_mounts.c: the task's mounts, and what the container must not see or write. */
 int child_make_mounts(struct child *child);
+int child_mount_execute_command(struct child *child);
 int child_mount_etc_files(struct child *child);
 int child_make_cwd(struct child *child);
 int child_make_readonly_paths(struct child *child);

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "agent/task/execute_command.h"
 #include "agent/task/health.h"
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
@@ -407,6 +408,8 @@ void container_remove(struct container *container)
 	struct err err = {};
 
 	health_free(container->health);
+	container->health = NULL;
+	container->execute_command = execute_command_free(container->execute_command);
 	output_done(&container->output);
 	endpoint_close(&container->endpoint);
 	container->endpoint = ENDPOINT_EMPTY;
@@ -434,6 +437,11 @@ struct container *container_free(struct container *container)
 	fd_close(container->pid_fd);
 	fd_close(container->report_fd);
 	fd_close(container->stdin_fd);
+	fd_close(container->console_fd);
+	for (int i = 0; i < 3; i++)
+		fd_close(container->stdio[i]);
+	health_free(container->health);
+	execute_command_free(container->execute_command);
 	container_close_ports(container);
 	layer_locks_drop(&container->layer_locks);
 	cgroup_free(container->cgroup);

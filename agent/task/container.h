@@ -87,7 +87,8 @@ struct container {
 	uint64_t starts;                                           /* that were tried */
 	struct output output;
 	uint64_t dropped_told;
-	struct health *health; /* NULL: no health check */
+	struct health *health;                   /* NULL: no health check */
+	struct execute_command *execute_command; /* NULL: no ECS Exec */
 
 	/* this start */
 	pid_t pid, host_pid; /* in our pid namespace; in that of the host's /proc */

@@ -18,6 +18,7 @@
 #include <sys/utsname.h>
 
 #include "agent/task/environment.h"
+#include "agent/task/execute_command.h"
 #include "agent/task/seccomp.h"
 #include "lib/fd.h"
 #include "lib/log.h"
@@ -137,9 +138,6 @@ static int open_stdin(struct container *container, int *ret_read, struct err *er
 		return err_set(err, -errno, "make a pipe for the input");
 	*ret_read = fds[0];
 	fd_close(container->stdin_fd);
-	fd_close(container->console_fd);
-	for (int i = 0; i < 3; i++)
-		fd_close(container->stdio[i]);
 	container->stdin_fd = fds[1];
 	return 0;
 }
@@ -253,6 +251,7 @@ int container_start(struct container *container, const struct network_address *a
 		.stdio = {-EBADF, -EBADF, -EBADF},
 		.init_fd = -EBADF,
 	};
+	struct execute_command_mount mounts[EXECUTE_COMMAND_MOUNTS];
 	struct environment environment = {};
 	struct seccomp_filter filter = {};
 	struct network_address kept;
@@ -279,8 +278,13 @@ int container_start(struct container *container, const struct network_address *a
 	if (container->spec->seccomp)
 		plan.seccomp = &filter;
 	r = keep_address(container, address, &kept, err);
+	if (container->execute_command &&
+	    execute_command_get_mounts(container->execute_command, mounts))
+		plan.execute_command = mounts;
 	if (r == 0)
 		r = prepare_and_start(container, &kept, &plan, &environment, &filter, err);
+	if (plan.execute_command)
+		execute_command_mounts_done(mounts);
 	environment_done(&environment);
 	free((void *)plan.host_devices);
 	seccomp_filter_done(&filter);
@@ -349,7 +353,11 @@ static void take_report(struct container *container, struct child_message *messa
 {
 	struct err err = {};
 
-	if (message->report.error < 0 && container->failure.error == 0)
+	if (message->report.error < 0 && message->report.step == CHILD_EXECUTE_COMMAND) {
+		if (container->execute_command)
+			execute_command_mount_failed(container->execute_command,
+			                             message->report.error, message->report.item);
+	} else if (message->report.error < 0 && container->failure.error == 0)
 		container->failure = message->report;
 	else if (message->report.step == CHILD_FORK && container->is_helper && message->pid > 0)
 		take_first_process(container, message->pid);

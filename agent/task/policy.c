@@ -9,6 +9,9 @@
 #include "lib/envfile.h"
 #include "lib/parse.h"
 
+#define CLEANUP_WAIT_USEC     (3 * 3600 * 1000000ull)
+#define CLEANUP_WAIT_MIN_USEC 1000000ull
+
 static int add_path(struct policy *policy, const char *path, struct err *err)
 {
 	size_t len = strlen(path);
@@ -69,6 +72,17 @@ static int read_flag(const struct envfile *file, const char *name, bool *ret, st
 	return 0;
 }
 
+/* What ecs-agent would not take has no effect here either: it warns, and takes the default. */
+static uint64_t cleanup_wait(const struct envfile *file)
+{
+	const char *text = envfile_get(file, "ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION");
+	uint64_t usec;
+
+	if (text && parse_duration(text, &usec) == 0 && usec >= CLEANUP_WAIT_MIN_USEC)
+		return usec;
+	return CLEANUP_WAIT_USEC;
+}
+
 int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err)
 {
 	_cleanup_(envfile_freep) struct envfile *file = NULL;
@@ -86,6 +100,7 @@ int policy_read(const char *config, const char *state_dir, struct policy *ret, s
 	if (r < 0)
 		return r;
 
+	policy.task_cleanup_wait_usec = cleanup_wait(file);
 	text = envfile_get(file, "ECS_ALLOWED_HOST_PATHS");
 	if (text) {
 		policy.host_paths_limited = true;

@@ -6,12 +6,15 @@
  *   ECS_ALLOWED_HOST_PATHS=/srv:/data/x          bind mounts only of these and what is below;
  *                                                not set: of any path
  *
+ * and how long what is left of a task is kept, ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION.
+ *
  * Directories that the agent makes for tasks (<state>/volumes, <state>/data) are always allowed.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "lib/err.h"
 
@@ -23,6 +26,7 @@ struct policy {
 	bool host_paths_limited;
 	char *host_paths[POLICY_PATHS_MAX]; /* owned, absolute, without a slash at the end */
 	size_t n_host_paths;
+	uint64_t task_cleanup_wait_usec;
 };
 
 /* A missing file is an empty one. -EINVAL names the setting that is wrong: nothing is guessed. */

@@ -33,6 +33,7 @@
  *      "ipcMode":"none"|"host",            in a task that has no ipcMode: of this container alone
  *      "healthCheck":{"args":["..."],"intervalUsec":n,"timeoutUsec":n,"startPeriodUsec":n,
  *          "retries":n},                   see health.h; all of it, or no "healthCheck"
+ *      "executeCommandAgent":{"sessionLimit":n},   ECS Exec (execute_command.h), or none
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
  *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.
  *      Of config these are taken, and a member not known is refused by name: ociVersion, hostname,
@@ -133,6 +134,10 @@
  *      "exitCode":n,"output":"..."}        of the last health check, -1 when it could not run or
  * did not end in time; absent before the first. Sent when something of it has changed; "state" has
  *      the same as "health" of each container that has a check.
+ *  {"type":"managed-agent","container":"app","name":"ExecuteCommandAgent",
+ *      "status":"RUNNING"|"STOPPED","reason":"..."}   ECS Exec: what execute_command.h says. Sent
+ *      when something of it has changed; "state" has the same as "managedAgent" of each container
+ *      with ECS Exec, without status and reason while there is nothing to tell.
  *  {"type":"dropped","container":"app","records":n,"bytes":n}
  *      log records that the spool's bound made it drop (mode non-blocking), in total so far.
  */

@@ -369,6 +369,9 @@ static int settings_parse(struct json_object *container, struct container_spec *
 		r = json_optional(
 			json_get_object(container, "healthCheck", &spec->health_check, err));
 	if (r == 0)
+		r = json_optional(json_get_object(container, "executeCommandAgent",
+		                                  &spec->execute_command, err));
+	if (r == 0)
 		r = json_optional(json_get_bool(container, "swapIfCounted",
 		                                &spec->limits.memory_swap_if_counted, err));
 	if (r == 0)
@@ -433,7 +436,8 @@ static int parse(struct json_object *container, const struct task_spec *task,
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
 	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
-	                 "dns", "extraHosts", "oci", "stopSignal", "healthCheck", "log", "ipcMode");
+	                 "dns", "extraHosts", "oci", "stopSignal", "healthCheck",
+	                 "executeCommandAgent", "log", "ipcMode");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)

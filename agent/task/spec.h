@@ -145,8 +145,9 @@ struct container_spec {
 	const char **extra_hosts; /* "name:ip" */
 	int stop_signal;
 
-	struct json_object *health_check; /* borrowed from json, not looked into; NULL: none */
-	struct json_object *log;          /* borrowed from json; NULL: discard */
+	struct json_object *health_check;    /* borrowed from json, not looked into; NULL: none */
+	struct json_object *execute_command; /* the same */
+	struct json_object *log;             /* borrowed from json; NULL: discard */
 	uint64_t log_max_bytes;
 	bool log_blocking;
 };

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "agent/task/execute_command.h"
 #include "agent/task/health.h"
 #include "agent/task/protocol.h"
 #include "agent/task/rootfs.h"
@@ -109,6 +110,8 @@ static void on_child_exit(struct supervisor *s, pid_t pid, int status)
 			return; /* the start failed, which is answered, or it is another's by now */
 		if (c->health)
 			health_stop(c->health);
+		if (c->execute_command)
+			execute_command_stop(c->execute_command);
 		container_exited(c, status);
 		supervisor_send_dropped(s, c);
 		supervisor_send_exited(s, c);
@@ -191,6 +194,8 @@ static void check_deadlines(struct supervisor *s)
 			container_kill(c);
 		if (c->health)
 			health_check_due(c->health, now);
+		if (c->execute_command)
+			execute_command_due(c->execute_command, now);
 	}
 	execs_check_deadlines(&s->execs.set);
 	if (now - s->dropped_usec < DROPPED_USEC)
@@ -219,6 +224,8 @@ static int next_timeout(const struct supervisor *s, bool stalled)
 			earlier(&due, c->stop_deadline_usec);
 		if (c->health)
 			earlier(&due, health_deadline(c->health));
+		if (c->execute_command)
+			earlier(&due, execute_command_deadline(c->execute_command));
 		if (c->output.writer)
 			spool_writer_dropped(c->output.writer, &records, &bytes);
 		if (records != c->dropped_told)
@@ -302,6 +309,7 @@ static int turn(struct supervisor *s, struct err *err)
 	if (s->stopping)
 		stop_next(s);
 	supervisor_send_health(s);
+	supervisor_send_managed_agents(s);
 	if (s->conn && (fds[AT_CONNECTION].revents & POLLOUT) && ipc_conn_flush(s->conn) < 0)
 		supervisor_drop_connection(s);
 	if (s->conn && (fds[AT_CONNECTION].revents & ~POLLOUT))
@@ -480,6 +488,7 @@ int supervisor_run(const struct supervisor_config *config, struct err *err)
 	                 .spool_fd = -EBADF,
 	                 .host_mounts_fd = config->host_mounts_fd,
 	                 .namespaces = NAMESPACES_EMPTY},
+		.state_dir = config->options->state_dir,
 		.signal_fd = -EBADF,
 		.listen_fd = -EBADF,
 		.oci = config->oci,

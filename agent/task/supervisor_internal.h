@@ -19,6 +19,7 @@
 
 struct supervisor {
 	struct task task;
+	const char *state_dir;
 	char run_dir[PATH_MAX]; /* <run>/tasks/<id> */
 	gid_t agent_gid;        /* group of <run>/tasks: who may connect besides root */
 	int signal_fd, listen_fd;
@@ -58,6 +59,7 @@ void supervisor_send_exited(struct supervisor *s, struct container *container);
 /* Where there are any that were not told yet. */
 void supervisor_send_dropped(struct supervisor *s, struct container *container);
 void supervisor_send_health(struct supervisor *s);
+void supervisor_send_managed_agents(struct supervisor *s);
 
 /* --- calls of exec_requests.h; userdata: the supervisor --- */
 

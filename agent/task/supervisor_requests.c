@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/task/execute_command.h"
 #include "agent/task/health.h"
 #include "agent/task/protocol.h"
 #include "agent/task/stop_order.h"
@@ -154,11 +155,32 @@ static int make_health(const struct container_spec *spec, struct health **ret, s
 	return r;
 }
 
+/* Only what was asked for wrongly is an error; what is missing on the host is told later. */
+static int make_execute_command(struct supervisor *s, const struct container_spec *spec,
+                                struct execute_command **ret, struct err *err)
+{
+	struct execute_command_request request = {
+		.state_dir = s->state_dir,
+		.task_id = s->task.id,
+		.container = spec->name,
+		.keep_logs_usec = s->task.policy.task_cleanup_wait_usec,
+	};
+	int r;
+
+	if (!spec->execute_command)
+		return 0;
+	r = execute_command_parse(spec->execute_command, &request.session_limit, err);
+	if (r == 0 && execute_command_new(&request, ret) < 0)
+		r = err_oom(err);
+	return r;
+}
+
 static int on_create(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
                      struct err *err)
 {
 	_cleanup_(container_spec_freep) struct container_spec *spec = NULL;
 	_cleanup_(health_freep) struct health *health = NULL;
+	_cleanup_(execute_command_freep) struct execute_command *execute_command = NULL;
 	struct container *container = NULL;
 	struct json_object *object;
 	int r;
@@ -190,6 +212,8 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 
 	r = make_health(spec, &health, err);
 	if (r == 0)
+		r = make_execute_command(s, spec, &execute_command, err);
+	if (r == 0)
 		r = container_create(&s->task, spec, &container, err);
 	if (r < 0)
 		return r;
@@ -197,6 +221,7 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 		container->stdio[i] = TAKE_FD(msg->fds[i]);
 	TAKE_PTR(spec);
 	container->health = TAKE_PTR(health);
+	container->execute_command = TAKE_PTR(execute_command);
 	container->next = s->containers;
 	s->containers = container;
 	s->n_containers++;
@@ -324,6 +349,8 @@ void supervisor_start_progress(struct supervisor *s, struct container *container
 		answer_started(s, container);
 		if (container->health)
 			health_start(container->health, &s->execs.set, container);
+		if (container->execute_command)
+			execute_command_start(container->execute_command, &s->execs.set, container);
 		malloc_trim(0); /* the specification is gone */
 		break;
 	case CONTAINER_FAILED:
@@ -370,6 +397,21 @@ void supervisor_send_health(struct supervisor *s)
 		event = ipc_message_new("health", NULL);
 		if (event && (json_add_string(event, "container", c->name) < 0 ||
 		              health_to_json(c->health, event) < 0))
+			continue;
+		supervisor_send(s, event, NULL, 0);
+	}
+}
+
+void supervisor_send_managed_agents(struct supervisor *s)
+{
+	for (struct container *c = s->containers; c; c = c->next) {
+		_cleanup_json_ struct json_object *event = NULL;
+
+		if (!c->execute_command || !execute_command_take_news(c->execute_command))
+			continue;
+		event = ipc_message_new("managed-agent", NULL);
+		if (event && (json_add_string(event, "container", c->name) < 0 ||
+		              execute_command_to_json(c->execute_command, event) < 0))
 			continue;
 		supervisor_send(s, event, NULL, 0);
 	}
@@ -513,6 +555,13 @@ static struct json_object *container_state(const struct container *c)
 		struct json_object *health = json_object_new_object();
 
 		if (json_add(state, "health", health) < 0 || health_to_json(c->health, health) < 0)
+			return NULL;
+	}
+	if (c->execute_command) {
+		struct json_object *agent = json_object_new_object();
+
+		if (json_add(state, "managedAgent", agent) < 0 ||
+		    execute_command_to_json(c->execute_command, agent) < 0)
 			return NULL;
 	}
 	if (c->status == CONTAINER_STOPPED &&
