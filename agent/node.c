@@ -11,6 +11,7 @@
 #include "agent/acs/acs.h"
 #include "agent/config/registry_auth.h"
 #include "agent/ecs/ecs.h"
+#include "agent/ecs/execute_command.h"
 #include "agent/ecs/instance.h"
 #include "agent/ecs/poll_endpoint.h"
 #include "agent/ecs/registration.h"
@@ -176,7 +177,9 @@ static int start_registration(struct node *node, struct err *err)
 			.loop = node->loop,
 			.config = node->config,
 			.instance = instance_lookup_result(node->lookup),
-			.facts = {.task_cgroups = node->config->task_cpu_mem_limit},
+			.facts = {.task_cgroups = node->config->task_cpu_mem_limit,
+	                          .execute_command =
+	                                  execute_command_is_installed(node->options->state_dir)},
 			.container_instance_arn = arn,
 		},
 		on_registered, node, &node->registration, err);

@@ -4,7 +4,7 @@
  * Docker: each stands for features that are there.
  *
  * Left out until they work: secrets, environment files, port ranges, awsvpc, EFS and other volume
- * drivers, GPUs, FireLens, ECS Exec, Service Connect, fault injection.
+ * drivers, GPUs, FireLens, Service Connect, fault injection.
  */
 #include "agent/ecs/capabilities.h"
 
@@ -54,6 +54,12 @@ static bool has_awslogs_execution_role(const struct config *config, const struct
 	return config->awslogs_execution_role;
 }
 
+static bool has_execute_command(const struct config *config, const struct node_facts *facts)
+{
+	(void)config;
+	return facts->execute_command;
+}
+
 static const struct capability {
 	const char *name;
 	condition_fn condition; /* NULL: always */
@@ -85,6 +91,7 @@ static const struct capability {
 	{P1 "ecr-auth", NULL},
 	{P2 "execution-role-ecr-pull", NULL},
 	{P2 "execution-role-awslogs", has_awslogs_execution_role},
+	{P2 "execute-command", has_execute_command},
 };
 
 static int append_name(struct json_object *array, const char *name)

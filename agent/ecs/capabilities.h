@@ -12,7 +12,8 @@
 #include "lib/err.h"
 
 struct node_facts {
-	bool task_cgroups; /* task-level limits can be set up here */
+	bool task_cgroups;    /* task-level limits can be set up here */
+	bool execute_command; /* what ECS Exec needs is on this host */
 };
 
 /*

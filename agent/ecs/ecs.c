@@ -200,6 +200,31 @@ static struct json_object *container_to_json(const struct ecs_container_state *s
 	return TAKE_PTR(item);
 }
 
+static struct json_object *managed_agent_to_json(const struct ecs_managed_agent_state *state)
+{
+	_cleanup_json_ struct json_object *item = json_object_new_object();
+
+	if (!item || json_add_string(item, "managedAgentName", state->name) < 0 ||
+	    json_add_string(item, "containerName", state->container_name) < 0 ||
+	    json_add_string(item, "status", state->status) < 0 ||
+	    (state->reason && json_add(item, "reason", reason_to_json(state->reason)) < 0))
+		return NULL;
+	return TAKE_PTR(item);
+}
+
+static int add_managed_agents(struct json_object *body, const struct ecs_task_state *state)
+{
+	_cleanup_json_ struct json_object *array = NULL;
+
+	if (state->n_managed_agents == 0)
+		return 0;
+	array = json_object_new_array();
+	for (size_t i = 0; array && i < state->n_managed_agents; i++)
+		if (json_append(array, managed_agent_to_json(&state->managed_agents[i])) < 0)
+			return -ENOMEM;
+	return json_add(body, "managedAgents", TAKE_PTR(array));
+}
+
 struct json_object *ecs_task_state_to_json(const struct ecs_task_state *state)
 {
 	_cleanup_json_ struct json_object *body = json_object_new_object();
@@ -216,7 +241,8 @@ struct json_object *ecs_task_state_to_json(const struct ecs_task_state *state)
 	for (size_t i = 0; i < state->n_containers; i++)
 		if (json_append(containers, container_to_json(&state->containers[i])) < 0)
 			return NULL;
-	if (json_add(body, "containers", TAKE_PTR(containers)) < 0)
+	if (json_add(body, "containers", TAKE_PTR(containers)) < 0 ||
+	    add_managed_agents(body, state) < 0)
 		return NULL;
 	return TAKE_PTR(body);
 }

@@ -75,6 +75,13 @@ struct ecs_container_state {
 	size_t n_bindings;
 };
 
+struct ecs_managed_agent_state {
+	const char *name; /* "ExecuteCommandAgent" */
+	const char *container_name;
+	const char *status; /* "RUNNING", "STOPPED" */
+	const char *reason; /* NULL: left out; cut to 1024 characters */
+};
+
 struct ecs_task_state {
 	const char *cluster;
 	const char *task_arn;
@@ -85,6 +92,8 @@ struct ecs_task_state {
 	uint64_t execution_stopped_realtime_usec;
 	const struct ecs_container_state *containers;
 	size_t n_containers;
+	const struct ecs_managed_agent_state *managed_agents;
+	size_t n_managed_agents; /* 0: left out */
 };
 
 /*

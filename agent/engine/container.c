@@ -7,6 +7,7 @@
 
 #include "agent/engine/engine_internal.h"
 #include "agent/engine/health.h"
+#include "agent/task/execute_command_paths.h"
 #include "lib/fd.h"
 #include "lib/json.h"
 #include "lib/loop.h"
@@ -137,6 +138,7 @@ void container_stopped(struct engine_container *ec, const int *exit_code,
 	ec->stop_retry = sd_event_source_disable_unref(ec->stop_retry);
 	release_descriptors(ec);
 	ec->may_run = ec->restart_due = false;
+	(void)managed_agent_end(&c->managed_agent); /* of memory: ECS infers it */
 	if (exit_code)
 		log_info(&ec->log, "container has stopped with exit code %d", *exit_code);
 	else
@@ -180,4 +182,23 @@ void container_health(struct engine_container *ec, struct json_object *event)
 		         ec->c->health_exit_code);
 	ec->et->documents_stale = true;
 	engine_changed(ec->et);
+}
+
+void container_managed_agent(struct engine_container *ec, struct json_object *event)
+{
+	struct managed_agent *agent = &ec->c->managed_agent;
+	int r;
+
+	if (ec->c->known == TASK_STATUS_STOPPED)
+		return;
+	r = managed_agent_update(agent, event);
+	if (r < 0)
+		log_warning(&ec->log, r, "state of " EXECUTE_COMMAND_NAME " cannot be taken over");
+	if (r <= 0)
+		return;
+	if (agent->status == MANAGED_AGENT_STOPPED)
+		log_warning(&ec->log, 0, "%s", agent->reason);
+	else
+		log_info(&ec->log, "%s", agent->reason);
+	engine_save(ec->et);
 }

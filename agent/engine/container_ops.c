@@ -242,6 +242,7 @@ void container_create(struct engine_container *ec)
 	if (ec->et->task->network_mode == NETWORK_MODE_HOST)
 		spec.task_iam_role =
 			spec.task_iam_role && engine->o.config->task_iam_role_network_host;
+	(void)managed_agent_begin(&ec->c->managed_agent); /* of memory: it is not told */
 	r = spec_container(ec->et->task, ec->c, &spec, &container, &err);
 	if (r < 0) {
 		container_fail(ec, "CannotCreateContainerError", &err);

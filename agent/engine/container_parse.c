@@ -39,7 +39,6 @@ static int check_members(struct json_object *obj, const char *where, struct err 
 		{"environmentFiles", "environmentFiles"},
 		{"links", "links"},
 		{"firelensConfiguration", "firelensConfiguration"},
-		{"managedAgents", "managed agents (ECS Exec)"},
 		{"credentialSpecs", "credentialSpecs"},
 	};
 
@@ -504,6 +503,8 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 		r = parse_ports(obj, c, err);
 	if (r == 0)
 		r = parse_dependencies(obj, c, err);
+	if (r == 0)
+		r = managed_agent_parse(obj, &c->managed_agent, err);
 	if (r == 0)
 		r = depend_on_volumes(obj, c, err);
 	if (r == 0)

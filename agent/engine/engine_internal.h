@@ -231,6 +231,8 @@ void container_stopped(struct engine_container *ec, const int *exit_code,
 void container_exited(struct engine_container *ec, struct json_object *exit);
 /* A "health" event, or that part of the state. */
 void container_health(struct engine_container *ec, struct json_object *event);
+/* A "managed-agent" event, or that part of the state. */
+void container_managed_agent(struct engine_container *ec, struct json_object *event);
 
 /* container_restart.c */
 /* Of "started" and "state" of the supervisor. */

@@ -7,6 +7,7 @@
 
 #include "agent/engine/engine_internal.h"
 #include "agent/engine/progress.h"
+#include "agent/task/execute_command_paths.h"
 #include "lib/json.h"
 #include "lib/loop.h"
 
@@ -31,7 +32,21 @@ static bool container_has_event(const struct container *c)
 static bool any_container_has_event(const struct task *task)
 {
 	for (size_t i = 0; i < task->n_containers; i++)
-		if (container_has_event(&task->containers[i]))
+		if (container_has_event(&task->containers[i]) ||
+		    task->containers[i].managed_agent.unsent)
+			return true;
+	return false;
+}
+
+/* ECS lets nobody in before it knows that a managed agent is there, so that it does not wait with
+ * the containers' changes. */
+static bool managed_agent_is_urgent(const struct task *task)
+{
+	if (task->sent != TASK_STATUS_RUNNING)
+		return false;
+	for (size_t i = 0; i < task->n_containers; i++)
+		if (task->containers[i].managed_agent.status !=
+		    task->containers[i].managed_agent.sent)
 			return true;
 	return false;
 }
@@ -99,10 +114,29 @@ static int put_body(struct engine_task *et, struct ecs_task_state *state)
 	return r;
 }
 
+static size_t managed_agents(const struct task *task, struct ecs_managed_agent_state *ret)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < task->n_containers; i++) {
+		const struct managed_agent *agent = &task->containers[i].managed_agent;
+
+		if (agent->unsent)
+			ret[n++] = (struct ecs_managed_agent_state){
+				.name = EXECUTE_COMMAND_NAME,
+				.container_name = task->containers[i].name,
+				.status = managed_agent_status_to_string(agent->status),
+				.reason = agent->reason,
+			};
+	}
+	return n;
+}
+
 static int add_event(struct engine_task *et)
 {
 	struct task *task = et->task;
 	struct ecs_container_state *containers;
+	struct ecs_managed_agent_state *agents;
 	struct ecs_task_state state = {
 		.cluster = et->engine->o.config->cluster,
 		.task_arn = task->arn,
@@ -115,8 +149,14 @@ static int add_event(struct engine_task *et)
 	int r = 0;
 
 	containers = calloc(task->n_containers + 1, sizeof(*containers));
-	if (!containers)
+	agents = calloc(task->n_containers + 1, sizeof(*agents));
+	if (!containers || !agents) {
+		free(containers);
+		free(agents);
 		return -ENOMEM;
+	}
+	state.managed_agents = agents;
+	state.n_managed_agents = managed_agents(task, agents);
 	for (size_t i = 0; i < task->n_containers && r >= 0; i++)
 		if (container_has_event(&task->containers[i]))
 			r = container_state(&task->containers[i],
@@ -128,6 +168,7 @@ static int add_event(struct engine_task *et)
 	for (size_t i = 0; i < state.n_containers; i++)
 		free((void *)(uintptr_t)containers[i].bindings);
 	free(containers);
+	free(agents);
 	return r;
 }
 
@@ -135,9 +176,11 @@ static void mark_sent(struct engine_task *et)
 {
 	struct task *task = et->task;
 
-	for (size_t i = 0; i < task->n_containers; i++)
+	for (size_t i = 0; i < task->n_containers; i++) {
 		if (container_has_event(&task->containers[i]))
 			task->containers[i].sent = reportable(&task->containers[i]);
+		managed_agent_mark_sent(&task->containers[i].managed_agent);
+	}
 	if (task_reportable(task) > task->sent)
 		task->sent = task_reportable(task);
 	et->unsaved = true;
@@ -179,7 +222,7 @@ void events_emit(struct engine_task *et)
 	struct engine *engine = et->engine;
 	uint64_t usec;
 
-	if (task_reportable(et->task) > et->task->sent) {
+	if (task_reportable(et->task) > et->task->sent || managed_agent_is_urgent(et->task)) {
 		report(et);
 		return;
 	}

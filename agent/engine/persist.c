@@ -28,9 +28,10 @@ static struct json_object *bindings_to_json(const struct container *c)
 	return array;
 }
 
-/* *ret borrows from c, et and *ret_bindings, which is owned by the caller. */
+/* *ret borrows from c, et, and from the two that are owned by the caller. */
 static int container_row(const struct engine_task *et, const struct container *c,
-                         struct state_container *ret, struct json_object **ret_bindings)
+                         struct state_container *ret, struct json_object **ret_bindings,
+                         char **ret_agent)
 {
 	struct json_object *bindings = bindings_to_json(c);
 
@@ -58,6 +59,9 @@ static int container_row(const struct engine_task *et, const struct container *c
 		.started_usec = c->started_realtime_usec,
 		.finished_usec = c->finished_realtime_usec,
 	};
+	if (managed_agent_to_text(&c->managed_agent, ret_agent) < 0)
+		return -ENOMEM;
+	ret->managed_agent = *ret_agent;
 	return ret->bindings ? 0 : -ENOMEM;
 }
 
@@ -97,9 +101,10 @@ int persist_task(struct engine_task *et)
 		r = state_put_task(state, &row);
 	for (size_t i = 0; i < task->n_containers && r >= 0; i++) {
 		_cleanup_json_ struct json_object *bindings = NULL;
+		_cleanup_free_ char *agent = NULL;
 		struct state_container container;
 
-		r = container_row(et, &task->containers[i], &container, &bindings);
+		r = container_row(et, &task->containers[i], &container, &bindings, &agent);
 		if (r >= 0)
 			r = state_put_container(state, &container);
 	}
@@ -121,9 +126,10 @@ int persist_to_record(const struct engine_task *et, struct json_object *record)
 		r = record_set_task(record, &row);
 	for (size_t i = 0; i < task->n_containers && r >= 0; i++) {
 		_cleanup_json_ struct json_object *bindings = NULL;
+		_cleanup_free_ char *agent = NULL;
 		struct state_container container;
 
-		r = container_row(et, &task->containers[i], &container, &bindings);
+		r = container_row(et, &task->containers[i], &container, &bindings, &agent);
 		if (r >= 0)
 			r = record_add_container(record, &container);
 	}
@@ -226,6 +232,8 @@ static int read_container(const struct state_container *row, void *userdata)
 		r = read_json(row->layers, &c->layers);
 	if (r >= 0)
 		r = read_bindings(row->bindings, c);
+	if (r >= 0)
+		r = managed_agent_from_text(row->managed_agent, &c->managed_agent);
 	c->has_exit_code = row->has_exit_code;
 	c->exit_code = (int)row->exit_code;
 	c->cgroup_id = row->cgroup_id;

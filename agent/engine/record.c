@@ -49,14 +49,15 @@ static const struct column task_columns[] = {
 
 /* "exit_code" is there only when it is known. */
 static const struct column container_columns[] = {
-	CONTAINER(name, KIND_NAME),         CONTAINER(runtime_id, KIND_TEXT),
-	CONTAINER(endpoint_id, KIND_TEXT),  CONTAINER(desired, KIND_NAME),
-	CONTAINER(known, KIND_NAME),        CONTAINER(reason, KIND_TEXT),
-	CONTAINER(image_digest, KIND_TEXT), CONTAINER(image_id, KIND_TEXT),
-	CONTAINER(address, KIND_TEXT),      CONTAINER(bindings, KIND_TEXT),
-	CONTAINER(image_config, KIND_TEXT), CONTAINER(layers, KIND_TEXT),
-	CONTAINER(cgroup_id, KIND_U64),     CONTAINER(created_usec, KIND_U64),
-	CONTAINER(started_usec, KIND_U64),  CONTAINER(finished_usec, KIND_U64),
+	CONTAINER(name, KIND_NAME),          CONTAINER(runtime_id, KIND_TEXT),
+	CONTAINER(endpoint_id, KIND_TEXT),   CONTAINER(desired, KIND_NAME),
+	CONTAINER(known, KIND_NAME),         CONTAINER(reason, KIND_TEXT),
+	CONTAINER(image_digest, KIND_TEXT),  CONTAINER(image_id, KIND_TEXT),
+	CONTAINER(address, KIND_TEXT),       CONTAINER(bindings, KIND_TEXT),
+	CONTAINER(image_config, KIND_TEXT),  CONTAINER(layers, KIND_TEXT),
+	CONTAINER(managed_agent, KIND_TEXT), CONTAINER(cgroup_id, KIND_U64),
+	CONTAINER(created_usec, KIND_U64),   CONTAINER(started_usec, KIND_U64),
+	CONTAINER(finished_usec, KIND_U64),
 };
 
 const char *const record_instance_keys[] = {

@@ -646,7 +646,8 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add_bool(obj, "restart", c->restart_policy.enabled) < 0 ||
 	    json_add_bool(obj, "interactive", open_stdin || attach_stdin) < 0 ||
 	    add_name_service(c, obj) < 0 || health_add_check(c, obj) < 0 ||
-	    namespaces_add_to_container(c, obj) < 0)
+	    namespaces_add_to_container(c, obj) < 0 ||
+	    managed_agent_add_to_spec(&c->managed_agent, obj) < 0)
 		return err_oom(err);
 	*ret = TAKE_PTR(obj);
 	return 0;

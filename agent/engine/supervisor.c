@@ -74,6 +74,8 @@ static void on_peer_event(struct peer *peer, struct ipc_message *msg, void *user
 		container_exited(ec, msg->body);
 	} else if (strcmp(type, "health") == 0) {
 		container_health(ec, msg->body);
+	} else if (strcmp(type, "managed-agent") == 0) {
+		container_managed_agent(ec, msg->body);
 	} else if (strcmp(type, "dropped") == 0) {
 		(void)json_get_u64(msg->body, "records", UINT64_MAX, &records, NULL);
 		(void)json_get_u64(msg->body, "bytes", UINT64_MAX, &bytes, NULL);
@@ -240,6 +242,8 @@ static void merge_container(struct engine_container *ec, struct json_object *ent
 
 	if (json_get(entry, "health"))
 		container_health(ec, json_get(entry, "health"));
+	if (json_get(entry, "managedAgent"))
+		container_managed_agent(ec, json_get(entry, "managedAgent"));
 	if (strcmp(status, "running") == 0) {
 		ec->may_run = false;
 		ec->made = ec->attached = ec->served = true;

@@ -71,6 +71,7 @@ static void container_done(struct container *c)
 	free(c->ports);
 	free(c->reason);
 	free(c->health_output);
+	managed_agent_done(&c->managed_agent);
 	free(c->image_digest);
 	free(c->image_id);
 	free(c->bindings);

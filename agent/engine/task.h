@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/engine/managed_agent.h"
 #include "agent/engine/restart.h"
 #include "lib/cleanup.h"
 
@@ -121,6 +122,7 @@ struct container {
 	uint64_t health_since_realtime_usec; /* 0: nothing was told yet */
 	int health_exit_code;
 	char *health_output; /* NULL if none */
+	struct managed_agent managed_agent;
 	/* The image as ecs-image told it (persisted with the container). */
 	struct json_object *image_config; /* owned, NULL until known */
 	struct json_object *layers;       /* array of diffIDs, owned, NULL until known */

@@ -169,6 +169,7 @@ int state_put_container(struct state *state, const struct state_container *c)
 		integer(c->started_usec),
 		integer(c->finished_usec),
 		integer(c->restart_count),
+		text(c->managed_agent),
 	};
 
 	return state_queue(state, STATEMENT_PUT_CONTAINER, 2, values, ARRAY_SIZE(values));
@@ -318,6 +319,7 @@ static void read_container(sqlite3_stmt *stmt, const char *task_arn, struct stat
 		.started_usec = column_u64(stmt, 16),
 		.finished_usec = column_u64(stmt, 17),
 		.restart_count = column_u64(stmt, 18),
+		.managed_agent = column_text(stmt, 19),
 	};
 }
 
@@ -332,7 +334,7 @@ int state_read_containers(struct state *state, const char *task_arn, state_conta
 		state->db,
 		"SELECT name,runtime_id,endpoint_id,desired,known,sent,exit_code,reason,"
 		"image_digest,image_id,address,bindings,image_config,layers,cgroup_id,"
-		"created_usec,started_usec,finished_usec,restart_count FROM containers"
+		"created_usec,started_usec,finished_usec,restart_count,managed_agent FROM containers"
 		" WHERE task_arn=? ORDER BY name",
 		-1, &stmt, NULL);
 	if (r == SQLITE_OK)

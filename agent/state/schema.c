@@ -35,6 +35,7 @@ static const char *const upgrades[STATE_SCHEMA_VERSION] = {
 	/* Version 1 replaced whole rows, so it cannot be let near a newer database. */
 	"INSERT INTO instance (key,value) VALUES ('" STATE_KEY_COMPATIBLE "','2');",
 	"ALTER TABLE containers ADD COLUMN restart_count INTEGER NOT NULL DEFAULT 0;",
+	"ALTER TABLE containers ADD COLUMN managed_agent TEXT;",
 };
 
 const char *const state_statements[_STATEMENT_MAX] = {
@@ -58,8 +59,8 @@ const char *const state_statements[_STATEMENT_MAX] = {
 	[STATEMENT_PUT_CONTAINER] =
 		"INSERT INTO containers (task_arn,name,runtime_id,endpoint_id,desired,"
 		"known,sent,exit_code,reason,image_digest,image_id,address,bindings,image_config,"
-		"layers,cgroup_id,created_usec,started_usec,finished_usec,restart_count)"
-		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+		"layers,cgroup_id,created_usec,started_usec,finished_usec,restart_count,managed_agent)"
+		" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 		" ON CONFLICT (task_arn,name) DO UPDATE SET runtime_id=excluded.runtime_id,"
 		"endpoint_id=excluded.endpoint_id,desired=excluded.desired,known=excluded.known,"
 		"sent=excluded.sent,exit_code=excluded.exit_code,reason=excluded.reason,"
@@ -68,7 +69,7 @@ const char *const state_statements[_STATEMENT_MAX] = {
 		"image_config=excluded.image_config,layers=excluded.layers,"
 		"cgroup_id=excluded.cgroup_id,created_usec=excluded.created_usec,"
 		"started_usec=excluded.started_usec,finished_usec=excluded.finished_usec,"
-		"restart_count=excluded.restart_count",
+		"restart_count=excluded.restart_count,managed_agent=excluded.managed_agent",
 	[STATEMENT_REMOVE_CONTAINERS] = "DELETE FROM containers WHERE task_arn=?",
 	[STATEMENT_REMOVE_TASK] = "DELETE FROM tasks WHERE arn=?",
 	[STATEMENT_ADD_EVENT] = "INSERT INTO outbox (id,task_arn,body) VALUES (?,?,?)",

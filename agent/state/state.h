@@ -27,7 +27,7 @@
 #include "lib/err.h"
 
 #define STATE_DATABASE       "agent.db"
-#define STATE_SCHEMA_VERSION 3
+#define STATE_SCHEMA_VERSION 4
 
 struct state;
 
@@ -120,10 +120,11 @@ struct state_container {
 	const char *reason; /* "<ErrorName>: <text>" */
 	const char *image_digest;
 	const char *image_id;
-	const char *address;      /* on the bridge */
-	const char *bindings;     /* JSON array of ECS networkBindings */
-	const char *image_config; /* JSON object, as ecs-image told it */
-	const char *layers;       /* JSON array of diffIDs */
+	const char *address;       /* on the bridge */
+	const char *bindings;      /* JSON array of ECS networkBindings */
+	const char *image_config;  /* JSON object, as ecs-image told it */
+	const char *layers;        /* JSON array of diffIDs */
+	const char *managed_agent; /* JSON object: what ECS Exec is, and what ECS was told of it */
 	uint64_t cgroup_id;
 	uint64_t created_usec;
 	uint64_t started_usec;

@@ -8,7 +8,7 @@ import traceback
 from aiohttp import web
 
 from . import taskdef
-from .ecs_operator import converted
+from .ecs_operator import converted, execute_command_attributes
 from .errors import AdminError, ApiError
 from .keys import Key
 from .task import APPLICATION, EXECUTION, Role, Task
@@ -143,7 +143,7 @@ class Admin:
         """Run a task definition, as `count` tasks in one payload message."""
         _known(
             document, "taskDefinition", "count", "cluster", "instance", "overrides", "tags",
-            "elasticNetworkInterfaces",
+            "elasticNetworkInterfaces", "enableExecuteCommand",
         )  # fmt: skip
         definition = document.get("taskDefinition")
         if not isinstance(definition, dict):
@@ -156,7 +156,9 @@ class Admin:
         instance = self._instance(document)
         operator.RegisterTaskDefinition(definition)
         family, revision = operator.find_definition(definition["family"])
-        failure = operator.placement_failure(instance, family, revision, connected=False)
+        failure = operator.placement_failure(
+            instance, family, revision, connected=False, also=execute_command_attributes(document)
+        )
         if failure:
             raise AdminError(
                 f"the container instance lacks the attribute {failure['detail']}, which this task "

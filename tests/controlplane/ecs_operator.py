@@ -12,11 +12,11 @@ _MEMBERS = {
     "DescribeTaskDefinition": {"taskDefinition", "include"},
     "RunTask": {
         "taskDefinition", "cluster", "count", "launchType", "overrides", "startedBy", "group",
-        "tags", "enableECSManagedTags",
+        "tags", "enableECSManagedTags", "enableExecuteCommand",
     },
     "StartTask": {
         "taskDefinition", "cluster", "containerInstances", "overrides", "startedBy", "group",
-        "tags", "enableECSManagedTags",
+        "tags", "enableECSManagedTags", "enableExecuteCommand",
     },
     "StopTask": {"cluster", "task", "reason"},
     "DescribeTasks": {"cluster", "tasks", "include"},
@@ -97,7 +97,8 @@ class OperatorOperations:
             text = "No Container Instances were found in your cluster."
             raise ApiError("InvalidParameterException", text)
         family, revision = self.find_definition(request.get("taskDefinition"))
-        failures = [self.placement_failure(i, family, revision) for i in instances]
+        also = execute_command_attributes(request)
+        failures = [self.placement_failure(i, family, revision, also=also) for i in instances]
         if all(failures):
             return {"tasks": [], "failures": failures[:1] * count}
         usable = [i for i, failure in zip(instances, failures) if not failure]
@@ -117,7 +118,8 @@ class OperatorOperations:
             if instance is None or instance.cluster is not cluster:
                 failures.append({"arn": identifier, "reason": "MISSING"})
                 continue
-            failure = self.placement_failure(instance, family, revision)
+            also = execute_command_attributes(request)
+            failure = self.placement_failure(instance, family, revision, also=also)
             if failure:
                 failures.append(failure)
             else:
@@ -131,12 +133,12 @@ class OperatorOperations:
             if instance.cluster is cluster and instance.status == "ACTIVE"
         ]
 
-    def placement_failure(self, instance, family, revision, connected=True):
+    def placement_failure(self, instance, family, revision, connected=True, also=()):
         """Why the instance cannot be given the task, as an API Failure, or None."""
         if connected and instance.acs is None:
             return {"arn": instance.arn, "reason": "AGENT"}
         definition = self.store.task_definitions[family][revision - 1]
-        for name in taskdef.required_attributes(definition):
+        for name in [*taskdef.required_attributes(definition), *also]:
             if name not in instance.attributes:
                 return {"arn": instance.arn, "reason": "ATTRIBUTE", "detail": name}
         return None
@@ -160,12 +162,14 @@ class OperatorOperations:
         if options.awslogs_endpoint and instance.host:
             conversion.endpoint = f"https://{instance.host}"
         conversion.network_interfaces = interfaces
+        conversion.execute_command = bool(request.get("enableExecuteCommand"))
         tasks = []
         for _ in range(count):
             arn = self.store.new_task_arn(instance.cluster)
             task = Task(instance, converted(conversion.task, arn, instance.cluster.arn))
             task.definition_arn = self._definition_arn(family, revision)
             task.overrides = overrides
+            task.execute_command = conversion.execute_command
             task.group = request.get("group") or f"family:{family}"
             task.started_by = request.get("startedBy")
             task.tags = request.get("tags") or []
@@ -269,6 +273,7 @@ class OperatorOperations:
             "overrides": {"containerOverrides": [], **task.overrides},
             "availabilityZone": self.store.availability_zone,
             "version": len(task.timeline),
+            "enableExecuteCommand": task.execute_command,
             **task.times,
         }
         optional = {
@@ -285,13 +290,28 @@ class OperatorOperations:
 
     def _describe_container(self, task, container):
         arn = f"arn:aws:ecs:{self.store.region}:{self.store.account}:container"
+        agents = [a for a in task.managed_agents if a["containerName"] == container["name"]]
         return {
             "containerArn": f"{arn}/{task.instance.cluster.name}/{task.id}/{container['name']}",
             "taskArn": task.arn,
             "networkInterfaces": [],
             "networkBindings": [],
+            **({"managedAgents": [_describe_agent(a) for a in agents]} if agents else {}),
             **{k: v for k, v in container.items() if v is not None},
         }
+
+
+def execute_command_attributes(request):
+    return ["ecs.capability.execute-command"] if request.get("enableExecuteCommand") else []
+
+
+def _describe_agent(agent):
+    answer = {"name": agent["managedAgentName"], "lastStatus": agent["status"]}
+    if "startedMs" in agent:
+        answer["lastStartedAt"] = agent["startedMs"] / 1000
+    if "reason" in agent:
+        answer["reason"] = agent["reason"]
+    return answer
 
 
 def converted(function, *arguments):

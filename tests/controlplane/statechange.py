@@ -21,9 +21,7 @@ def check(task, change):
     yield from _check_times(task, change)
     for container in change.get("containers", ()):
         yield from _check_container(task, container)
-    for agent in change.get("managedAgents", ()):
-        if agent["containerName"] not in task.containers:
-            yield "unknown-container", f"managed agent of container '{agent['containerName']}'"
+    yield from _check_managed_agents(task, change)
     if change.get("status") == "STOPPED":
         yield from _check_all_containers_stopped(task, change)
 
@@ -110,6 +108,28 @@ def _check_binding(name, binding):
             spans.append(last - first)
         if spans[0] != spans[1]:
             yield "network-binding", f"ranges of '{name}' differ in length: {binding}"
+
+
+def _check_managed_agents(task, change):
+    known = {c["name"]: c["lastStatus"] for c in task.containers.values()}
+    known |= {c["containerName"]: c["status"] for c in change.get("containers", ())}
+    told = {}
+    for agent in change.get("managedAgents", ()):
+        key = (agent["containerName"], agent["managedAgentName"])
+        text = f"{key[1]} of container '{key[0]}'"
+        if key[0] not in task.containers:
+            yield "unknown-container", f"managed agent of container '{key[0]}'"
+        elif key not in task.wanted_agents:
+            yield "managed-agent", f"{text} was not asked for"
+        elif key in told:
+            yield "managed-agent", f"{text} is there twice"
+        elif agent["status"] == "RUNNING" and known[key[0]] != "RUNNING":
+            yield "managed-agent", f"{text} is RUNNING and its container {known[key[0]]}"
+        told[key] = agent["status"]
+    last = {(a["containerName"], a["managedAgentName"]): a["status"] for a in task.managed_agents}
+    for (container, name), status in (last | told).items():
+        if status == "RUNNING" and known.get(container) == "STOPPED":
+            yield "managed-agent", f"container '{container}' is STOPPED and its {name} is not"
 
 
 def _check_all_containers_stopped(task, change):

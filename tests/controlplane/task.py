@@ -11,6 +11,17 @@ _MEMBERS = {APPLICATION: "roleCredentials", EXECUTION: "executionRoleCredentials
 _KINDS = {APPLICATION: "task", EXECUTION: "execution"}
 
 
+def _wanted_agents(containers):
+    """(container, managed agent) pairs of a document that may be wrong in any way."""
+    found = set()
+    for container in containers if isinstance(containers, list) else ():
+        agents = container.get("managedAgents") if isinstance(container, dict) else None
+        for agent in agents if isinstance(agents, list) else ():
+            if isinstance(agent, dict):
+                found.add((container.get("name"), agent.get("name")))
+    return found
+
+
 class Role:
     """An IAM role of a task. The credentials id stays, the keys under it are renewed."""
 
@@ -45,6 +56,8 @@ class Task:
                     "lastStatus": "PENDING",
                 }
         self.managed_agents = []
+        self.wanted_agents = _wanted_agents(containers)
+        self.execute_command = False  # enableExecuteCommand of RunTask
         self.attachments = {}
         self.roles = {}
         self.submissions = []
@@ -93,8 +106,8 @@ class Task:
                 self.times[name] = change[name]
         for container in change.get("containers", ()):
             self._apply_container(container)
-        if "managedAgents" in change:
-            self.managed_agents = change["managedAgents"]
+        for agent in change.get("managedAgents", ()):
+            self._apply_managed_agent(agent)
         for attachment in change.get("attachments", ()):
             self.attachments[attachment["attachmentArn"]] = attachment["status"]
         details = {k: v for k, v in change.items() if k not in ("cluster", "task") and v != ""}
@@ -115,6 +128,18 @@ class Task:
         for name in ("runtimeId", "exitCode", "imageDigest", "reason", "networkBindings"):
             if name in change:
                 container[name] = change[name]
+
+    def _apply_managed_agent(self, change):
+        key = (change["containerName"], change["managedAgentName"])
+        for agent in self.managed_agents:
+            if (agent["containerName"], agent["managedAgentName"]) == key:
+                agent.update(change)
+                break
+        else:
+            agent = dict(change)
+            self.managed_agents.append(agent)
+        if change["status"] == "RUNNING":
+            agent["startedMs"] = now_ms()
 
     def _stopped(self, change):
         """stopCode and the usual reason are the backend's: the agent never sends them."""

@@ -186,6 +186,7 @@ class Conversion:
         self.ecr_host = ecr_host  # a registry that needs an ECR token besides the usual names
         self.endpoint = None  # https://host:port to fill in as awslogs-endpoint, or None
         self.network_interfaces = None
+        self.execute_command = False  # every container gets the agent of ECS Exec
 
     @property
     def task_role(self):
@@ -270,6 +271,8 @@ class Conversion:
         files = override.get("environmentFiles") or container.get("environmentFiles")
         if files:
             document["environmentFiles"] = files
+        if self.execute_command:
+            document["managedAgents"] = [{"name": "ExecuteCommandAgent", "properties": {}}]
         if container.get("healthCheck"):
             document["healthCheckType"] = "docker"
         log = container.get("logConfiguration") or {}

@@ -402,6 +402,11 @@ def _app(status="RUNNING", **more):
     return [{"containerName": "app", "status": status, **more}]
 
 
+def _agent(status="RUNNING", **more):
+    agent = {"managedAgentName": "ExecuteCommandAgent", "containerName": "app", "status": status}
+    return [{**agent, **more}]
+
+
 PORT = {"bindIP": "0.0.0.0", "containerPort": 80, "hostPort": 8080, "protocol": "tcp"}
 RANGE = {
     "bindIP": "0.0.0.0",
@@ -437,6 +442,11 @@ RANGE = {
         ({"pullStoppedAt": now()}, 200, "timestamp"),
         ({"pullStartedAt": now(), "pullStoppedAt": now() - 9}, 200, "timestamp"),
         ({"attachments": [{"attachmentArn": "a", "status": "ATTACHED"}]}, 200, "attachment-form"),
+        ({"managedAgents": _agent()}, 200, "managed-agent"),
+        ({"managedAgents": _agent(status="PENDING")}, 400, "shape-enum"),
+        ({"managedAgents": _agent(reason="r" * 1025)}, 400, "shape-length"),
+        ({"managedAgents": _agent(managedAgentName="Other")}, 400, "shape-enum"),
+        ({"managedAgents": _agent(containerName="x")}, 200, "unknown-container"),
         ({"task": "arn:aws:ecs:us-west-2:111122223333:task/default/0"}, 400, "unknown-task"),
     ],
 )
@@ -450,6 +460,34 @@ def test_a_wrong_state_change_is_a_violation(shared, change, status, rule):
     assert call(shared, "SubmitTaskStateChange", {**running, **change})[0] == status
     assert rules(shared) == [rule]
     shared.clear_violations()
+
+
+def test_managed_agents_live_within_their_containers(standin):
+    """ECS Exec: only where the instance has it, RUNNING only in a container that is."""
+    instance = register(standin)
+    with pytest.raises(StandInError, match="ecs.capability.execute-command"):
+        standin.run_task(PLAIN, enableExecuteCommand=True)
+    attributes = registration()["attributes"] + [{"name": "ecs.capability.execute-command"}]
+    register(standin, containerInstanceArn=instance, attributes=attributes)
+    arn = standin.run_task(PLAIN, enableExecuteCommand=True)
+    submit(standin, arn, "RUNNING", containers=_app(), managedAgents=_agent(reason="started"))
+    standin.assert_no_violations()
+    ecs = aws_client(standin, "ecs")
+    (described,) = ecs.describe_tasks(tasks=[arn])["tasks"]
+    assert described["enableExecuteCommand"]
+    (agent,) = described["containers"][0]["managedAgents"]
+    assert (agent["name"], agent["lastStatus"]) == ("ExecuteCommandAgent", "RUNNING")
+    assert agent["lastStartedAt"] and agent["reason"] == "started"
+
+    submit(standin, arn, "RUNNING", managedAgents=_agent() * 2)
+    submit(standin, arn, "RUNNING", containers=_app("STOPPED", exitCode=0))
+    submit(standin, arn, "RUNNING", managedAgents=_agent("STOPPED"))
+    submit(standin, arn, "RUNNING", managedAgents=_agent())
+    assert set(rules(standin)) == {"managed-agent"}
+    texts = " | ".join(violation["text"] for violation in standin.violations())
+    for text in ("is there twice", "its ExecuteCommandAgent is not", "and its container STOPPED"):
+        assert text in texts
+    standin.clear_violations()
 
 
 def test_stopped_with_other_content_is_a_violation(standin):

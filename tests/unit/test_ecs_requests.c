@@ -68,17 +68,18 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 		"ecs.capability.task-cpu-mem-limit",
 		"ecs.capability.increased-task-cpu-limit",
 		"com.amazonaws.ecs.capability.privileged-container",
+		"ecs.capability.execute-command",
 	};
 	static const char *const never[] = {
 		"ecs.capability.task-eni",
 		"ecs.capability.secrets.ssm.environment-variables",
 		"ecs.capability.efs",
-		"ecs.capability.execute-command",
 		"com.amazonaws.ecs.capability.docker-remote-api.1.26",
 		"com.amazonaws.ecs.capability.logging-driver.syslog",
 	};
 	_cleanup_json_ struct json_object *on = registration(
-		turn_everything_on, (struct node_facts){.task_cgroups = true}, NULL, 0);
+		turn_everything_on,
+		(struct node_facts){.task_cgroups = true, .execute_command = true}, NULL, 0);
 	_cleanup_json_ struct json_object *off = registration(
 		turn_everything_off, (struct node_facts){.task_cgroups = true}, NULL, 0);
 	_cleanup_json_ struct json_object *no_cgroups =
@@ -160,12 +161,18 @@ static void test_task_state_has_the_members_that_are_known(void **state)
 	                                              .reason = "OutOfMemoryError: x",
 	                                              .bindings = &binding,
 	                                              .n_bindings = 1};
+	const struct ecs_managed_agent_state agent = {.name = "ExecuteCommandAgent",
+	                                              .container_name = "app",
+	                                              .status = "STOPPED",
+	                                              .reason = "why"};
 	const struct ecs_task_state task = {.cluster = "c",
 	                                    .task_arn = "t",
 	                                    .status = "STOPPED",
 	                                    .pull_started_realtime_usec = 1782864000123456ULL,
 	                                    .containers = &container,
-	                                    .n_containers = 1};
+	                                    .n_containers = 1,
+	                                    .managed_agents = &agent,
+	                                    .n_managed_agents = 1};
 	_cleanup_json_ struct json_object *body = ecs_task_state_to_json(&task);
 
 	(void)state;
@@ -175,7 +182,9 @@ static void test_task_state_has_the_members_that_are_known(void **state)
 		"\"pullStartedAt\":1782864000.123,\"containers\":[{\"containerName\":\"app\","
 		"\"runtimeId\":\"ff\",\"status\":\"STOPPED\",\"networkBindings\":[{\"bindIP\":"
 		"\"0.0.0.0\",\"containerPort\":80,\"hostPort\":32768,\"protocol\":\"tcp\"}],"
-		"\"exitCode\":137,\"reason\":\"OutOfMemoryError: x\"}]}");
+		"\"exitCode\":137,\"reason\":\"OutOfMemoryError: x\"}],\"managedAgents\":["
+		"{\"managedAgentName\":\"ExecuteCommandAgent\",\"containerName\":\"app\","
+		"\"status\":\"STOPPED\",\"reason\":\"why\"}]}");
 }
 
 static void test_long_reasons_are_cut_between_characters(void **state)

@@ -44,6 +44,7 @@ static const struct state_container container_row = {
 	.bindings = "[]",
 	.image_config = "{}",
 	.layers = "[\"l\"]",
+	.managed_agent = "{\"status\":\"RUNNING\"}",
 	.cgroup_id = 7,
 	.created_usec = 8,
 	.started_usec = 9,
@@ -107,7 +108,8 @@ static void test_every_column_comes_back(void **state)
 	            same_text(c.sent, "NONE") && same_text(c.reason, "x: y"));
 	assert_true(same_text(c.image_digest, "sha256:1") && same_text(c.image_id, "sha256:2") &&
 	            same_text(c.address, "172.29.0.2") && same_text(c.bindings, "[]") &&
-	            same_text(c.image_config, "{}") && same_text(c.layers, "[\"l\"]"));
+	            same_text(c.image_config, "{}") && same_text(c.layers, "[\"l\"]") &&
+	            same_text(c.managed_agent, container_row.managed_agent));
 	assert_true(c.has_exit_code && c.exit_code == 255 && c.cgroup_id == 7 &&
 	            c.created_usec == 8 && c.started_usec == 9 && c.finished_usec == 10 &&
 	            c.restart_count == 11);

@@ -646,6 +646,7 @@ static void test_database_of_version_1_is_brought_up_to_date(void **unused)
 	assert_int_equal(state_complete(state), 0);
 	state_close(state);
 	execute("ALTER TABLE containers DROP COLUMN restart_count;"
+	        "ALTER TABLE containers DROP COLUMN managed_agent;"
 	        "DELETE FROM instance WHERE key='schema-compatible'; PRAGMA user_version=1");
 
 	state = open_state();

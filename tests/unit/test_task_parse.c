@@ -150,6 +150,12 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"", "\"healthCheckType\":\"docker\",", "", "", "Healthcheck"},
 		{"", "\"healthCheckType\":\"other\",", "", "", "must be docker"},
 		{"", "\"links\":[\"db\"],", "", "", "links"},
+		{"", "\"managedAgents\":[{\"name\":\"Other\"}],", "", "", "Other"},
+		{"", "\"managedAgents\":[{}],", "", "", "managedAgents[0]"},
+		{"",
+	         "\"managedAgents\":[{\"name\":\"ExecuteCommandAgent\"},"
+	         "{\"name\":\"ExecuteCommandAgent\"}],",
+	         "", "", "twice"},
 		{"", "\"portMappings\":[{\"containerPortRange\":\"1-2\"}],", "", "",
 	         "containerPortRange"},
 		{"", "\"portMappings\":[{\"containerPort\":70000}],", "", "", "containerPort"},
@@ -221,6 +227,80 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 	}
 }
 
+/* ECS Exec: what cannot be had of it costs it, not the container. */
+static void test_a_managed_agent_has_a_session_limit_or_a_reason_not_to_be(void **state)
+{
+	static const struct {
+		const char *properties;
+		unsigned int limit;
+		const char *refused;
+	} cases[] = {
+		{"", 0, NULL},
+		{",\"properties\":{}", 0, NULL},
+		{",\"properties\":{\"sessionLimit\":\"5\"}", 5, NULL},
+		{",\"properties\":{\"sessionLimit\":\"0\"}", 0, "sessionLimit is \"0\""},
+		{",\"properties\":{\"sessionLimit\":\"many\"}", 0, "sessionLimit is \"many\""},
+		{",\"properties\":{\"colour\":\"red\"}", 0, "colour is \"red\""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task = NULL;
+		static const struct task_policy policy = {0};
+		struct managed_agent *agent;
+		char text[512];
+
+		snprintf(text, sizeof(text),
+		         "{\"arn\":\"" ARN "\",\"containers\":[{\"name\":\"a\",\"image\":\"b\","
+		         "\"managedAgents\":[{\"name\":\"ExecuteCommandAgent\"%s}]}]}",
+		         cases[i].properties);
+		assert_int_equal(try_task(text, &policy, &task, NULL), 0);
+		agent = &task->containers[0].managed_agent;
+		assert_true(agent->wanted);
+		assert_int_equal(agent->session_limit, cases[i].limit);
+		assert_int_equal(managed_agent_begin(agent), cases[i].refused != NULL);
+		if (!cases[i].refused) {
+			assert_int_equal(agent->status, MANAGED_AGENT_NONE);
+			continue;
+		}
+		assert_int_equal(agent->status, MANAGED_AGENT_STOPPED);
+		if (!strstr(agent->reason, cases[i].refused))
+			fail_msg("row %zu: %s", i, agent->reason);
+	}
+}
+
+/* What ECS was told is in the store, so that it is told once. */
+static void test_a_managed_agent_comes_back_from_the_store(void **state)
+{
+	struct managed_agent agent = {.wanted = true}, back = {.wanted = true};
+	_cleanup_free_ char *text = NULL;
+
+	(void)state;
+	assert_int_equal(managed_agent_to_text(&agent, &text), 0);
+	assert_null(text);
+	assert_int_equal(managed_agent_set(&agent, MANAGED_AGENT_RUNNING, "started"), 1);
+	managed_agent_mark_sent(&agent);
+	assert_int_equal(managed_agent_set(&agent, MANAGED_AGENT_RUNNING, "started"), 0);
+	assert_false(agent.unsent);
+	assert_int_equal(managed_agent_set(&agent, MANAGED_AGENT_STOPPED, "ended"), 1);
+	assert_int_equal(managed_agent_end(&agent), 0); /* the reason stays */
+	assert_int_equal(managed_agent_to_text(&agent, &text), 0);
+	assert_int_equal(managed_agent_from_text(text, &back), 0);
+	assert_true(back.status == MANAGED_AGENT_STOPPED && back.sent == MANAGED_AGENT_RUNNING &&
+	            back.unsent);
+	assert_string_equal(back.reason, "ended");
+	managed_agent_mark_sent(&back);
+	free(text);
+	assert_int_equal(managed_agent_to_text(&back, &text), 0);
+	managed_agent_done(&agent);
+	agent.wanted = true;
+	assert_int_equal(managed_agent_from_text(text, &agent), 0);
+	assert_true(agent.sent == MANAGED_AGENT_STOPPED && !agent.unsent);
+	assert_int_equal(managed_agent_from_text("{", &agent), -EBADMSG);
+	managed_agent_done(&agent);
+	managed_agent_done(&back);
+}
+
 static void test_hostile_names_and_shapes_are_refused(void **state)
 {
 	static const char *const bad[] = {
@@ -263,6 +343,8 @@ int main(void)
 		cmocka_unit_test(test_a_task_keeps_everything_but_its_credentials),
 		cmocka_unit_test(test_a_task_to_stop_needs_its_arn_only),
 		cmocka_unit_test(test_what_cannot_be_honoured_is_refused_by_name),
+		cmocka_unit_test(test_a_managed_agent_has_a_session_limit_or_a_reason_not_to_be),
+		cmocka_unit_test(test_a_managed_agent_comes_back_from_the_store),
 		cmocka_unit_test(test_hostile_names_and_shapes_are_refused),
 	};
 
