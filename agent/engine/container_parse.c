@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "agent/engine/health.h"
+#include "agent/engine/links.h"
 #include "agent/engine/refuse.h"
 #include "lib/json.h"
 #include "lib/parse.h"
@@ -37,7 +38,6 @@ static int check_members(struct json_object *obj, const char *where, struct err 
 	static const struct refused table[] = {
 		{"secrets", "secrets"},
 		{"environmentFiles", "environmentFiles"},
-		{"links", "links"},
 		{"firelensConfiguration", "firelensConfiguration"},
 		{"credentialSpecs", "credentialSpecs"},
 	};
@@ -507,6 +507,8 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 		r = managed_agent_parse(obj, &c->managed_agent, err);
 	if (r == 0)
 		r = depend_on_volumes(obj, c, err);
+	if (r == 0)
+		r = links_parse(obj, mode, c, err);
 	if (r == 0)
 		r = restart_policy_parse(obj, &c->restart_policy, err);
 	if (r == 0)

@@ -182,11 +182,9 @@ static int add_log(struct json_object *obj, const struct container *c)
 static int add_docker_name(struct json_object *obj, const struct task *task,
                            const struct container *c)
 {
-	char name[512];
+	char name[TASK_RUNTIME_NAME_SIZE];
 
-	snprintf(name, sizeof(name), "ecs-%.100s-%.20s-%.100s-%.20s",
-	         task->family ? task->family : "", task->version ? task->version : "", c->name,
-	         c->runtime_id);
+	container_runtime_name(task, c, name, sizeof(name));
 	return json_add_string(obj, "DockerName", name);
 }
 

@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 
 #include "agent/engine/health.h"
+#include "agent/engine/links.h"
 #include "agent/engine/namespaces.h"
 #include "agent/engine/refuse.h"
 #include "agent/engine/spec_process.h"
@@ -649,6 +650,9 @@ static int build_container(const struct task *task, const struct container *c,
 	    namespaces_add_to_container(c, obj) < 0 ||
 	    managed_agent_add_to_spec(&c->managed_agent, obj) < 0)
 		return err_oom(err);
+	r = links_add_hosts(task, c, obj, err);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(obj);
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "agent/engine/links.h"
 #include "agent/engine/refuse.h"
 #include "lib/json.h"
 
@@ -135,6 +136,7 @@ static int build_env(const struct task *task, const struct container *c,
 					  *list = json_object_new_array();
 	const char *hostname = json_text(c->config, "Hostname");
 	char short_id[13];
+	int r;
 
 	snprintf(short_id, sizeof(short_id), "%.12s", c->runtime_id);
 	if (!env || !list || set_variable(env, "PATH", PATH_DEFAULT) < 0)
@@ -142,6 +144,9 @@ static int build_env(const struct task *task, const struct container *c,
 	if (task->network_mode != NETWORK_MODE_HOST &&
 	    set_variable(env, "HOSTNAME", hostname && *hostname ? hostname : short_id) < 0)
 		return err_oom(err);
+	r = links_add_environment(task, c, env, err);
+	if (r < 0)
+		return r;
 	if (add_image_env(env, json_get(c->image_config, "Env")) < 0 ||
 	    add_task_env(env, json_get(c->document, "environment")) < 0 ||
 	    add_agent_env(env, task, c, options) < 0 || flatten_env(env, list) < 0)

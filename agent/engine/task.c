@@ -1,7 +1,9 @@
 /* Tasks and containers as memory: names of their statuses, and letting go of them. */
 #include "agent/engine/task.h"
 
+#include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const status_names[_TASK_STATUS_MAX] = {
@@ -67,6 +69,11 @@ static void container_done(struct container *c)
 	for (size_t i = 0; i < c->n_dependencies; i++)
 		free(c->dependencies[i].container);
 	free(c->dependencies);
+	for (size_t i = 0; i < c->n_links; i++) {
+		free(c->links[i].container);
+		free(c->links[i].alias);
+	}
+	free(c->links);
 	restart_policy_done(&c->restart_policy);
 	free(c->ports);
 	free(c->reason);
@@ -99,6 +106,19 @@ struct task *task_free(struct task *task)
 	json_object_put(task->document);
 	free(task);
 	return NULL;
+}
+
+void container_runtime_name(const struct task *task, const struct container *c, char *buf, size_t n)
+{
+	char name[101];
+	size_t len = 0;
+
+	for (const char *p = c->name; *p && len + 1 < sizeof(name); p++)
+		if (isalnum((unsigned char)*p) || *p == '-')
+			name[len++] = *p;
+	name[len] = '\0';
+	snprintf(buf, n, "ecs-%.100s-%.20s-%s-%.20s", task->family ? task->family : "",
+	         task->version ? task->version : "", name, c->runtime_id);
 }
 
 struct container *task_container(const struct task *task, const char *name)

@@ -68,6 +68,11 @@ struct dependency {
 	enum dependency_condition condition;
 };
 
+/* To another container of the task (links.h). */
+struct link {
+	char *container, *alias;
+};
+
 struct port_mapping {
 	uint16_t container_port;
 	uint16_t host_port; /* 0: dynamic (bridge) */
@@ -96,6 +101,8 @@ struct container {
 	int64_t cpu_shares, memory_mib;
 	struct dependency *dependencies;
 	size_t n_dependencies;
+	struct link *links;
+	size_t n_links;
 	struct port_mapping *ports;
 	size_t n_ports;
 	uint64_t start_timeout_usec, stop_timeout_usec; /* 0: default */
@@ -152,6 +159,11 @@ struct task {
 
 struct task *task_free(struct task *task);
 DEFINE_CLEANUP(struct task *, task_free)
+
+/* The name that the container has on its host: "ecs-web-3-app-" and 20 digits of its runtime id. */
+#define TASK_RUNTIME_NAME_SIZE 256
+void container_runtime_name(const struct task *task, const struct container *c, char *buf,
+                            size_t n);
 
 /* By name; NULL if the task has none of it. */
 struct container *task_container(const struct task *task, const char *name);

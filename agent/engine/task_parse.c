@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "agent/engine/container_parse.h"
+#include "agent/engine/links.h"
 #include "agent/engine/namespaces.h"
 #include "agent/engine/refuse.h"
 #include "agent/engine/volumes.h"
@@ -162,6 +163,9 @@ static int check_references(struct json_object *obj, const struct task *task, st
 		r = volumes_check_container(obj, task, c, err);
 		if (r == 0)
 			r = namespaces_check(task, c, err);
+		if (r < 0)
+			return r;
+		r = links_check(task, c, err);
 		if (r < 0)
 			return r;
 		r = check_dependencies(task, c, err);

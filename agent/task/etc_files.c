@@ -50,6 +50,26 @@ static int add_extra_host(FILE *out, const char *entry, const char *gateway, str
 	return 0;
 }
 
+/* "ip name name ...": as it is, but for a tab after the address. */
+static int add_linked_host(FILE *out, const char *entry, struct err *err)
+{
+	size_t len = strcspn(entry, " ");
+	char address[64];
+	bool good;
+
+	snprintf(address, sizeof(address), "%.*s", (int)len, entry);
+	good = len < sizeof(address) && is_address(address) && entry[len];
+	fprintf(out, "%s\t", address);
+	for (const char *name = entry + len; good && *name; name += len) {
+		len = strcspn(++name, " ");
+		good = is_word(name, len);
+		fprintf(out, "%.*s%s", (int)len, name, name[len] ? " " : "\n");
+	}
+	return good ? 0
+	            : err_text(err, -EINVAL, "linked host \"%.200s\" must be ADDRESS NAME...",
+	                       entry);
+}
+
 static int finish(FILE *out, struct err *err)
 {
 	bool failed = ferror(out);
@@ -58,7 +78,8 @@ static int finish(FILE *out, struct err *err)
 }
 
 int etc_hosts_text(const char *hostname, const struct network_address *address,
-                   const char *const *extra_hosts, char **ret, struct err *err)
+                   const char *const *extra_hosts, const char *const *linked_hosts, char **ret,
+                   struct err *err)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t len;
@@ -76,6 +97,8 @@ int etc_hosts_text(const char *hostname, const struct network_address *address,
 	      out);
 	for (size_t i = 0; r == 0 && extra_hosts && extra_hosts[i]; i++)
 		r = add_extra_host(out, extra_hosts[i], address->gateway, err);
+	for (size_t i = 0; r == 0 && linked_hosts && linked_hosts[i]; i++)
+		r = add_linked_host(out, linked_hosts[i], err);
 	if (address->address)
 		fprintf(out, "%s\t%s\n", address->address, hostname);
 
@@ -275,7 +298,7 @@ static int hosts_content(const struct container_spec *spec, const char *hostname
 	if (host_mode && !is_given(spec->extra_hosts) &&
 	    file_read(AT_FDCWD, "/etc/hosts", FILE_MAX, ret, NULL) == 0)
 		return 0;
-	return etc_hosts_text(hostname, address, spec->extra_hosts, ret, err);
+	return etc_hosts_text(hostname, address, spec->extra_hosts, spec->linked_hosts, ret, err);
 }
 
 int etc_files_write(int dir_fd, const struct container_spec *spec, const char *hostname,

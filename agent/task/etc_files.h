@@ -15,9 +15,11 @@ struct network_address {
 	const char *gateway; /* NULL the same */
 };
 
-/* Each returns an owned text in *ret, or -EINVAL naming the entry that is wrong, -ENOMEM. */
+/* Each returns an owned text in *ret, or -EINVAL naming the entry that is wrong, -ENOMEM.
+ * extra_hosts, linked_hosts: as in spec.h; may be NULL. */
 int etc_hosts_text(const char *hostname, const struct network_address *address,
-                   const char *const *extra_hosts, char **ret, struct err *err);
+                   const char *const *extra_hosts, const char *const *linked_hosts, char **ret,
+                   struct err *err);
 
 /* host_text: the host's resolv.conf, of which loopback resolvers are left out (they are another
  * machine's from inside), with Docker's default where none is left. */

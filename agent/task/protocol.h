@@ -29,6 +29,7 @@
  *      "swapIfCounted":false,              true: where the kernel does not count swap, memory.swap
  *                                          is left out rather than refused
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
+ *      "linkedHosts":["ip name name ..."], lines of /etc/hosts for linked containers
  *      "stopSignal":"SIGTERM",
  *      "ipcMode":"none"|"host",            in a task that has no ipcMode: of this container alone
  *      "healthCheck":{"args":["..."],"intervalUsec":n,"timeoutUsec":n,"startPeriodUsec":n,

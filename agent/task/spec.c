@@ -396,6 +396,9 @@ static int settings_parse(struct json_object *container, struct container_spec *
 	if (r == 0)
 		r = spec_get_strings(container, "container", "extraHosts", &spec->extra_hosts, NULL,
 		                     err);
+	if (r == 0)
+		r = spec_get_strings(container, "container", "linkedHosts", &spec->linked_hosts,
+		                     NULL, err);
 	if (r == 0 && dns)
 		r = dns_parse(dns, &spec->dns, err);
 	if (r == 0 && log)
@@ -436,7 +439,7 @@ static int parse(struct json_object *container, const struct task_spec *task,
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
 	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
-	                 "dns", "extraHosts", "oci", "stopSignal", "healthCheck",
+	                 "dns", "extraHosts", "linkedHosts", "oci", "stopSignal", "healthCheck",
 	                 "executeCommandAgent", "log", "ipcMode");
 	if (r == 0)
 		r = names_parse(container, spec, err);
@@ -510,6 +513,7 @@ struct container_spec *container_spec_free(struct container_spec *spec)
 	free(spec->dns.search);
 	free(spec->dns.options);
 	free(spec->extra_hosts);
+	free(spec->linked_hosts);
 	json_object_put(spec->json);
 	if (spec->text)
 		explicit_bzero(spec->text, spec->text_len);

@@ -142,7 +142,8 @@ struct container_spec {
 	struct cgroup_limits limits;
 
 	struct dns_spec dns;
-	const char **extra_hosts; /* "name:ip" */
+	const char **extra_hosts;  /* "name:ip" */
+	const char **linked_hosts; /* "ip name name ..." */
 	int stop_signal;
 
 	struct json_object *health_check;    /* borrowed from json, not looked into; NULL: none */

@@ -207,8 +207,8 @@ def test_a_container_made_with_restart_keeps_its_files_and_its_log(task):
 def test_a_restart_is_told_with_what_a_policy_needs_and_keeps_the_network(host):
     """One start is without "network": the files and the namespace are those of before."""
     task = Task(host, network="bridge")
-    task.create(["/bin/sh", "-c", "cat /etc/hosts | tail -n 1; readlink /proc/self/ns/net; sleep 0.2"], restart=True,
-                config={"hostname": "web-1"})
+    task.create(["/bin/sh", "-c", "cat /etc/hosts | tail -n 2; readlink /proc/self/ns/net; sleep 0.2"], restart=True,
+                config={"hostname": "web-1"}, linkedHosts=["172.29.0.9 db 0123456789ab ecs-db"])
     for fd in task.connection.take_fds():
         os.close(fd)
     network = {"address": "172.29.0.5", "prefix": 16, "gateway": "172.29.0.1"}
@@ -217,9 +217,9 @@ def test_a_restart_is_told_with_what_a_policy_needs_and_keeps_the_network(host):
         event = task.connection.event("exited")
         (state,) = task.call("state")["containers"]
         assert 200_000 <= event["ranUsec"] == state["ranUsec"] and state.get("restarts", 0) == n
-    first, second = lines(task.output())[:2], lines(task.output())[2:]
+    first, second = lines(task.output())[:3], lines(task.output())[3:]
     assert first == second
-    assert first[0] == "172.29.0.5\tweb-1"
+    assert first[:2] == ["172.29.0.9\tdb 0123456789ab ecs-db", "172.29.0.5\tweb-1"]
 
 
 def test_without_restart_a_second_start_is_refused(task):

@@ -166,6 +166,23 @@ def test_dependencies_are_started_in_order(node, busybox):
     assert [e["message"] for e in events] == ["first", "second"], lines
 
 
+def test_a_linked_container_is_found_by_its_names_and_variables(node, busybox):
+    ask = ("until wget -q -O - http://store/i; do usleep 50000; done; wget -q -O - http://$STORE_PORT_80_TCP_ADDR/i; echo $STORE_PORT $STORE_ENV_A;"
+           " grep store /etc/hosts; wget -q -O - $ECS_CONTAINER_METADATA_URI_V4/task | grep -o 'ecs-test-[0-9]*-db-[0-9a-f]*'")
+    definition = task(
+        container(busybox, ask, name="app", links=["db:store"]),
+        container(busybox, "echo hi >/tmp/i; exec httpd -f -p 80 -h /tmp", name="db", stopTimeout=2,
+                  portMappings=[{"containerPort": 80}], environment=[{"name": "A", "value": "it is"}]),
+    )  # fmt: skip
+    found = run_to_end(node, definition)
+    assert {c["name"]: c["exitCode"] for c in found["containers"]}["app"] == 0
+    lines = wait_log(node, lambda lines: len(lines) == 5)
+    port, hosts, name = lines[2].split(" ")[0], lines[3].split("\t"), lines[4]
+    assert lines[:2] == ["hi", "hi"] and lines[2] == f"tcp://{hosts[0]}:80 it is"
+    assert port.startswith("tcp://172.29.") and hosts[1] == f"store {name.rsplit('-', 1)[1][:12]} {name}"
+    node.wait_clean()
+
+
 def test_logs_of_a_container_that_begins_as_another_ends_are_delivered(node, busybox):
     """The spool of a task is removed with its last stream, and made again for the next container."""
     definition = task(

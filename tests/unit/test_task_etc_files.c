@@ -42,7 +42,7 @@ static void test_hosts(void **state)
 		struct network_address address = {rows[i].address, rows[i].gateway};
 		_cleanup_free_ char *text = NULL;
 		struct err err = {};
-		int r = etc_hosts_text("web", &address, rows[i].extra, &text, &err);
+		int r = etc_hosts_text("web", &address, rows[i].extra, NULL, &text, &err);
 
 		print_message("row %zu\n", i);
 		if (!rows[i].text) {
@@ -54,6 +54,36 @@ static void test_hosts(void **state)
 		assert_int_equal(r, 0);
 		assert_memory_equal(text, LOCAL, strlen(LOCAL));
 		assert_string_equal(text + strlen(LOCAL), rows[i].text);
+	}
+}
+
+static void test_linked_hosts(void **state)
+{
+	static const char *const bad[] = {"172.29.0.3",
+	                                  "172.29.0.3 ",
+	                                  "172.29.0.3 a  b",
+	                                  "172.29.0.3 a\n1.2.3.4 b",
+	                                  "172.29.0.3 a\tb",
+	                                  "c 172.29.0.3",
+	                                  ""};
+	static const char *const extra[] = {"db:10.0.0.9", NULL};
+	static const char *const good[] = {"172.29.0.3 c 0123456789ab ecs-c", "172.29.0.4 d", NULL};
+	struct network_address address = {"172.29.0.5", "172.29.0.1"};
+	_cleanup_free_ char *text = NULL;
+	struct err err = {};
+
+	(void)state;
+	assert_int_equal(etc_hosts_text("web", &address, extra, good, &text, &err), 0);
+	assert_string_equal(text + strlen(LOCAL), "10.0.0.9\tdb\n172.29.0.3\tc 0123456789ab ecs-c\n"
+	                                          "172.29.0.4\td\n172.29.0.5\tweb\n");
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		const char *const list[] = {bad[i], NULL};
+		char *none = NULL;
+
+		print_message("row %zu\n", i);
+		assert_int_equal(etc_hosts_text("web", &address, NULL, list, &none, &err), -EINVAL);
+		assert_null(none);
+		assert_non_null(strstr(err.text, "linked host"));
 	}
 }
 
@@ -121,6 +151,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_linked_hosts),
 		cmocka_unit_test(test_resolv_conf),
 		cmocka_unit_test(test_a_host_with_local_resolvers_only),
 	};
