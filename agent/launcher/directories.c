@@ -27,7 +27,9 @@ static const struct directory {
 	{true, "images/layers", NULL, NULL, 0700},
 	{true, "tasks", NULL, "ecs-agent", 0751}, /* it looks for what an unknown task has left */
 	{true, "exits", NULL, "ecs-agent", 0750},
-	{true, "volumes", NULL, NULL, 0711},
+	/* Its files have the containers' ids, set-user-ID programs of root's among them, which
+         * users of the host must not reach (CVE-2021-41091). */
+	{true, "volumes", NULL, NULL, 0700},
 	{true, "spool", NULL, "ecs-logs", 0770},
 	{true, "logs", "ecs-logs", "ecs-logs", 0750},
 };
