@@ -87,6 +87,19 @@ int netns_create(int *ret_fd, struct err *err)
 	return 0;
 }
 
+static int fill_here(void *arg, struct err *err)
+{
+	(void)arg;
+	return namespace_fill(err);
+}
+
+int netns_fill(int netns_fd, struct err *err)
+{
+	int r = netns_run(netns_fd, fill_here, NULL, err);
+
+	return r < 0 ? err_prefix(err, r, "create a network namespace") : 0;
+}
+
 int netns_run(int netns_fd, int (*fn)(void *arg, struct err *err), void *arg, struct err *err)
 {
 	_cleanup_close_ int own = -EBADF;

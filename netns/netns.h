@@ -15,6 +15,10 @@
  */
 int netns_create(int *ret_fd, struct err *err);
 
+/* The same for a namespace that somebody else has made, as for a user namespace that is to own it.
+ */
+int netns_fill(int netns_fd, struct err *err);
+
 /* Run fn(arg) inside the namespace, in the calling thread, and come back. The caller must be able
  * to enter it (CAP_SYS_ADMIN). Returns fn's result or -errno of setns(2). Coming back cannot be
  * skipped: if it fails the process is aborted. */

@@ -170,6 +170,8 @@ const struct setting settings[] = {
 	/* Read where they are used: agent/task/policy, agent/config/registry_auth, lib/http,
          * lib/aws_credentials, config_endpoint(). */
 	PASSED_ON("ECS_ALLOWED_HOST_PATHS"), /* from ecs.config, whatever the environment says */
+	PASSED_ON("ECS_USERNS_REMAP"),       /* the same */
+	PASSED_ON("ECS_USERNS_REMAP_ALLOW_HOST"),
 	PASSED_ON("ECS_DISABLE_HOST_PID_IPC"),
 	PASSED_ON("ECS_ENGINE_AUTH_TYPE"),
 	PASSED_SECRET("ECS_ENGINE_AUTH_DATA"),

@@ -77,18 +77,26 @@ static int pivot(struct child *child)
 static int give_stdio(const struct child *child, int fd)
 {
 	struct stat st;
+	uid_t uid;
+	gid_t gid;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISFIFO(st.st_mode) && child->console_fd < 0)
 		return 0;
-	return fchown(fd, child->ids.uid, child->ids.gid) < 0 ? -errno : 0;
+	if (!child_host_ids(child, child->ids.uid, child->ids.gid, &uid, &gid))
+		return -EDOM;
+	return fchown(fd, uid, gid) < 0 ? -errno : 0;
 }
 
-/* Descriptors 0, 1 and 2; nothing else but the report, which closes with execve(2). */
+/* Descriptors 0, 1 and 2; nothing else but the report, which closes with execve(2), and the user
+ * namespace, which closes when it is entered. */
 int child_set_stdio(struct child *child)
 {
 	const struct child_plan *plan = child->plan;
+	int userns_fd = plan->userns ? plan->userns->fd : plan->report_fd;
+	const int keep[] = {userns_fd < plan->report_fd ? userns_fd : plan->report_fd,
+	                    userns_fd < plan->report_fd ? plan->report_fd : userns_fd};
 
 	for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++) {
 		int fd = child->console_fd >= 0 ? child->console_fd : plan->stdio[i];
@@ -101,7 +109,7 @@ int child_set_stdio(struct child *child)
 		if (r < 0)
 			return r;
 	}
-	return fd_close_from(3, &plan->report_fd, 1);
+	return fd_close_from(3, keep, ARRAY_SIZE(keep));
 }
 
 /* By the leader of a session, of the one that the program will be in. */
@@ -330,6 +338,7 @@ int child_execute(struct child *child)
 
 static const struct child_step_entry start_steps[] = {
 	{CHILD_CGROUP, join_cgroup},
+	{CHILD_OWNED_NAMESPACES, child_join_owned},
 	{CHILD_NETWORK, enter_network},
 	{CHILD_NAMESPACES, enter_shared_pids},
 	{CHILD_HOSTNAME, set_hostname},
@@ -355,6 +364,8 @@ static const struct child_step_entry start_steps[] = {
 	{CHILD_PIVOT, pivot},
 	{CHILD_RLIMITS, child_set_rlimits},
 	{CHILD_STDIO, child_set_stdio},
+	{CHILD_USERNS, child_enter_userns},
+	{CHILD_USERNS, child_own_mounts},
 	{CHILD_CWD, child_enter_cwd},
 	{CHILD_SECCOMP, child_early_seccomp},
 	{CHILD_CAPABILITIES, child_drop_privileges},

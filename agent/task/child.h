@@ -30,11 +30,13 @@
 #include "agent/task/policy.h"
 #include "agent/task/seccomp.h"
 #include "agent/task/spec.h"
+#include "agent/task/userns.h"
 #include "cgroups/cgroup.h"
 #include "lib/err.h"
 
 enum child_step {
 	CHILD_CGROUP,
+	CHILD_OWNED_NAMESPACES,
 	CHILD_NETWORK,
 	CHILD_HOSTNAME,
 	CHILD_KEYRING,
@@ -48,10 +50,11 @@ enum child_step {
 	CHILD_DEVICES, /* item: index in spec->devices, or -1 */
 	CHILD_SYS,
 	CHILD_CGROUP_MOUNT,
-	CHILD_MOUNTS,          /* item: index in spec->mounts */
-	CHILD_MOUNT_SOURCE,    /* the same */
-	CHILD_MOUNT_REFUSED,   /* the same; not in the allowed host paths */
-	CHILD_VOLUME,          /* the same; making, opening or filling a volume */
+	CHILD_MOUNTS,        /* item: index in spec->mounts */
+	CHILD_MOUNT_SOURCE,  /* the same */
+	CHILD_MOUNT_REFUSED, /* the same; not in the allowed host paths */
+	CHILD_VOLUME,        /* the same; making, opening or filling a volume */
+	CHILD_MAP_IDS,       /* the same; detail: type of a file system that cannot be id-mapped */
 	CHILD_EXECUTE_COMMAND, /* item: index in execute_command; never ends the start */
 	CHILD_ETC,             /* item: index in child_etc_files */
 	CHILD_MAKE_CWD,
@@ -62,6 +65,7 @@ enum child_step {
 	CHILD_PIVOT,
 	CHILD_RLIMITS, /* item: index in spec->rlimits, or -1 */
 	CHILD_STDIO,
+	CHILD_USERNS,
 	CHILD_CWD,
 	CHILD_SECCOMP,
 	CHILD_CAPABILITIES,
@@ -79,6 +83,7 @@ struct child_report {
 	int32_t step;  /* enum child_step */
 	int32_t error; /* negative errno; 0 with CHILD_READY */
 	int32_t item;  /* as above, else -1 */
+	uint32_t detail;
 };
 
 /* A device node of the host, for privileged containers. */
@@ -114,6 +119,9 @@ struct child_plan {
 	int init_fd;   /* exec: pidfd of the container's first process */
 	/* What ECS Exec mounts, EXECUTE_COMMAND_MOUNTS; NULL: nothing. */
 	const struct execute_command_mount *execute_command;
+	const struct userns *userns; /* NULL: the host's */
+	int ipc_fd, uts_fd;          /* namespaces that belong to userns (ipc_fd -EBADF: it was
+	                              * cloned into the right one); not for an exec */
 	const struct seccomp_filter *seccomp; /* NULL: none */
 };
 
@@ -125,7 +133,7 @@ _Noreturn void child_run(const struct child_plan *plan);
  * It enters the namespaces of plan->init_fd, gives up what the container has not got, and only then
  * forks the process that is seen inside, as a child of our parent; its pid comes with CHILD_READY.
  * Of the plan these are used: spec (user, group, caps, limits, cwd, args, terminal, console size),
- * env, cgroup, stdio, report_fd, init_fd, seccomp.
+ * env, cgroup, stdio, report_fd, init_fd, userns, seccomp.
  */
 _Noreturn void child_exec_run(const struct child_plan *plan);
 

@@ -69,6 +69,7 @@ static const struct child_step_entry exec_steps[] = {
 	{CHILD_CONSOLE, child_make_exec_console},
 	{CHILD_RLIMITS, child_set_rlimits},
 	{CHILD_STDIO, child_set_stdio},
+	{CHILD_USERNS, child_enter_userns},
 	{CHILD_CWD, child_enter_cwd},
 	{CHILD_SECCOMP, child_early_seccomp},
 	{CHILD_CAPABILITIES, child_drop_privileges},

@@ -32,7 +32,7 @@ int child_find_user(struct child *child)
 	for (size_t i = 0; r == 0 && i < child->spec->n_additional_gids; i++)
 		if (ids->n_groups < USER_GROUPS_MAX)
 			ids->groups[ids->n_groups++] = child->spec->additional_gids[i];
-	return r;
+	return r < 0 ? r : child_check_user(child);
 }
 
 /* What a limit is that nobody set: those of a process that the kernel and init(1) start; open files

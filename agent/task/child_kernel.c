@@ -16,6 +16,8 @@
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
 
+#define TTY_GID 5
+
 const char *const child_own_directories[3] = {"proc", "sys", "dev"};
 
 int child_make_own_directories(struct child *child)
@@ -172,11 +174,24 @@ static int attach_in_dev(const struct child *child, const char *name, int mount_
 	return target < 0 ? -errno : mount_attach(fd, target);
 }
 
+/* Terminals are of the group tty, as wall(1) and write(1) expect. */
+static int new_devpts(const struct child *child)
+{
+	char group[16];
+	const struct mount_option options[] = {
+		{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", group}};
+	uid_t uid;
+	gid_t gid;
+	bool has_group = child_host_ids(child, 0, TTY_GID, &uid, &gid);
+
+	snprintf(group, sizeof(group), "%u", gid);
+	return mount_new("devpts", options, ARRAY_SIZE(options) - !has_group,
+	                 MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+}
+
 int child_mount_dev(struct child *child)
 {
 	static const struct mount_option dev[] = {{"mode", "755"}, {"size", "65536k"}};
-	static const struct mount_option pts[] = {
-		{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}};
 	int r;
 
 	child->dev_fd = mount_new("tmpfs", dev, ARRAY_SIZE(dev),
@@ -189,9 +204,7 @@ int child_mount_dev(struct child *child)
 	if (r == 0)
 		r = open_null(child);
 	if (r == 0)
-		r = attach_in_dev(child, "pts",
-		                  mount_new("devpts", pts, ARRAY_SIZE(pts),
-		                            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
+		r = attach_in_dev(child, "pts", new_devpts(child));
 	if (r == 0)
 		r = attach_in_dev(child, "mqueue", mount_new("mqueue", NULL, 0, QUIET));
 	return r;

@@ -164,6 +164,29 @@ static int bind_mount(struct child *child, const struct mount_spec *mount)
 	return r < 0 ? r : set_bind_attr(tree, mount);
 }
 
+/* The directory itself is root's, as the container counts and so on the disk. */
+static int open_volume(struct child *child, const struct mount_spec *mount)
+{
+	const struct child_plan *plan = child->plan;
+	int r = plan->userns ? userns_own_files(NULL) : 0, fd;
+
+	if (r < 0)
+		return r;
+	fd = volume_open(&mount->volume, plan->task_dir, plan->volumes_dir);
+	r = plan->userns ? userns_own_files(plan->userns) : 0;
+	if (r < 0 && fd >= 0)
+		fd_close(fd);
+	return r < 0 ? r : fd;
+}
+
+/* By way of the mount, so that ids are the same in the image and in the volume. */
+static int fill_volume(struct child *child, const struct mount_spec *mount, int tree)
+{
+	_cleanup_close_ int volume = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return volume < 0 ? -errno : volume_fill(volume, child->root_fd, mount->target);
+}
+
 /* A volume is ours: ECS_ALLOWED_HOST_PATHS is not about it. */
 static int volume_mount(struct child *child, const struct mount_spec *mount)
 {
@@ -171,15 +194,17 @@ static int volume_mount(struct child *child, const struct mount_spec *mount)
 	int r;
 
 	child->where.step = CHILD_VOLUME;
-	volume = volume_open(&mount->volume, child->plan->task_dir, child->plan->volumes_dir);
+	volume = open_volume(child, mount);
 	if (volume < 0)
 		return volume;
-	r = mount->nocopy ? 0 : volume_fill(volume, child->root_fd, mount->target);
-	if (r < 0)
-		return r;
 	tree = mount_clone(volume, mount->recursive);
 	if (tree < 0)
 		return tree;
+	r = child_map_tree(child, tree, mount->recursive, volume);
+	if (r == 0 && !mount->nocopy)
+		r = fill_volume(child, mount, tree);
+	if (r < 0)
+		return r;
 
 	child->where.step = CHILD_MOUNTS;
 	r = attach_mount(child, tree, mount->target, ROOTFS_DIRECTORY);
@@ -246,6 +271,15 @@ static bool is_mounted_by_task(const struct child *child, const char *path)
 	return false;
 }
 
+static int give_to_root(const struct child *child, int fd)
+{
+	const struct userns *userns = child->plan->userns;
+
+	if (!userns)
+		return 0;
+	return fchownat(fd, "", userns->root_uid, userns->root_gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
 int child_mount_etc_files(struct child *child)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(child_etc_files) && !child->spec->bare; i++) {
@@ -261,6 +295,9 @@ int child_mount_etc_files(struct child *child)
 		source = open(from, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (source < 0)
 			return -errno;
+		r = give_to_root(child, source);
+		if (r < 0)
+			return r;
 		tree = mount_clone(source, false);
 		if (tree < 0)
 			return tree;

@@ -131,8 +131,28 @@ static void describe_user(const struct container_spec *spec, int r, struct err *
 	else if (r == -ERANGE)
 		err_text(err, r, "user \"%.100s:%.100s\": ids must be in range 0 to 2147483647",
 		         spec->user ? spec->user : "", spec->group ? spec->group : "");
+	else if (r == -EDOM)
+		err_text(err, r,
+		         "user \"%.100s:%.100s\", or one of its groups, is not among the ids of "
+		         "the container's user namespace (ECS_USERNS_REMAP)",
+		         spec->user ? spec->user : "", spec->group ? spec->group : "");
 	else
 		err_set(err, r, "read the image's /etc/passwd and /etc/group");
+}
+
+static void describe_map(const struct mount_spec *mount, const struct child_report *report,
+                         struct err *err)
+{
+	char name[32];
+
+	userns_file_system_name((long)report->detail, name, sizeof(name));
+	if (report->error == -EINVAL || report->error == -ENOSYS || report->error == -EPERM)
+		err_text(err, report->error,
+		         "volume %.200s: its file system (%s) has no id-mapped mounts with this "
+		         "kernel, which ECS_USERNS_REMAP needs",
+		         mount->volume.name, name);
+	else
+		err_set(err, report->error, "volume %.200s: map its ids", mount->volume.name);
 }
 
 static void describe_mount(const struct container_spec *spec, const struct child_report *report,
@@ -144,6 +164,8 @@ static void describe_mount(const struct container_spec *spec, const struct child
 	if (report->step == CHILD_MOUNT_REFUSED)
 		err_text(err, r, "host path %.200s is not one of ECS_ALLOWED_HOST_PATHS",
 		         mount->source);
+	else if (report->step == CHILD_MAP_IDS)
+		describe_map(mount, report, err);
 	else if (report->step == CHILD_VOLUME && r == -ENOENT)
 		err_text(err, r, "volume %.200s does not exist", mount->volume.name);
 	else if (report->step == CHILD_VOLUME)
@@ -159,6 +181,8 @@ static void describe_mount(const struct container_spec *spec, const struct child
 
 static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_CGROUP] = "enter the container's cgroup",
+	[CHILD_OWNED_NAMESPACES] = "enter the namespaces of the user namespace",
+	[CHILD_USERNS] = "enter the user namespace",
 	[CHILD_NETWORK] = "enter the network namespace",
 	[CHILD_HOSTNAME] = "set the host name",
 	[CHILD_KEYRING] = "make a session keyring",
@@ -199,6 +223,7 @@ static bool item_is_valid(const struct container_spec *spec, const struct child_
 	case CHILD_MOUNT_SOURCE:
 	case CHILD_MOUNT_REFUSED:
 	case CHILD_VOLUME:
+	case CHILD_MAP_IDS:
 		n = spec->n_mounts;
 		break;
 	case CHILD_ETC:
@@ -255,6 +280,7 @@ int child_report_describe(const struct container_spec *spec, const struct child_
 	case CHILD_MOUNT_SOURCE:
 	case CHILD_MOUNT_REFUSED:
 	case CHILD_VOLUME:
+	case CHILD_MAP_IDS:
 		describe_mount(spec, report, err);
 		break;
 	case CHILD_ETC:

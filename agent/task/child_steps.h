@@ -52,6 +52,18 @@ int child_take_terminal(struct child *child);
 int child_enter_cwd(struct child *child);
 int child_execute(struct child *child);
 
+/* child_userns.c: of a container in a user namespace; without one nothing is done. */
+int child_join_owned(struct child *child);
+int child_enter_userns(struct child *child);
+int child_own_mounts(struct child *child);
+/* Of a mount of source (any descriptor in it) that is attached nowhere: show the container's ids.
+ */
+int child_map_tree(struct child *child, int tree, bool recursive, int source);
+/* Ids of the container as the host's; false: it has none of that number. */
+bool child_host_ids(const struct child *child, uid_t uid, gid_t gid, uid_t *ret_uid,
+                    gid_t *ret_gid);
+int child_check_user(const struct child *child); /* -EDOM: an id that the container has not got */
+
 /* child_console.c: the terminal, where one is asked for. */
 int child_make_console(struct child *child);      /* of a new /dev; it is /dev/console */
 int child_make_exec_console(struct child *child); /* of a container that runs */

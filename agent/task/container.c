@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "agent/task/container_userns.h"
 #include "agent/task/execute_command.h"
 #include "agent/task/health.h"
 #include "agent/task/rootfs.h"
@@ -99,7 +100,12 @@ static int make_network(struct container *container, struct err *err)
 
 	if (container->task->spec.network_mode == NETWORK_HOST)
 		return 0;
-	r = netns_create(&container->netns_fd, err);
+	if (container->userns)
+		r = container_make_owned(container, &container->netns_fd, err);
+	else
+		r = netns_create(&container->netns_fd, err);
+	if (r == 0 && container->userns)
+		r = netns_fill(container->netns_fd, err);
 	if (r < 0)
 		return r;
 	if (container->spec->bare)
@@ -139,6 +145,7 @@ static int make_rootfs(struct container *container, struct err *err)
 		.layers_dir = task->layers_dir,
 		.layers = container->spec->layers,
 		.n_layers = container->spec->n_layers,
+		.mapped = container->userns != NULL,
 	};
 	int r;
 
@@ -187,7 +194,9 @@ static int build(struct container *container, struct err *err)
 		                "container %s is privileged, which ECS_DISABLE_PRIVILEGED forbids",
 		                spec->name);
 
-	r = make_cgroup(container, err);
+	r = container_choose_userns(container, err);
+	if (r == 0)
+		r = make_cgroup(container, err);
 	if (r == 0)
 		r = make_network(container, err);
 	if (r == 0)
@@ -209,6 +218,7 @@ int container_create(struct task *task, struct container_spec *spec, struct cont
 	container->spec = spec;
 	container->stop_signal = spec->stop_signal;
 	container->netns_fd = container->pid_fd = container->report_fd = -EBADF;
+	container->ipc_fd = container->uts_fd = -EBADF;
 	container->stdin_fd = container->console_fd = -EBADF;
 	for (int i = 0; i < 3; i++)
 		container->stdio[i] = -EBADF;
@@ -434,6 +444,8 @@ struct container *container_free(struct container *container)
 	output_done(&container->output);
 	endpoint_close(&container->endpoint);
 	fd_close(container->netns_fd);
+	fd_close(container->ipc_fd);
+	fd_close(container->uts_fd);
 	fd_close(container->pid_fd);
 	fd_close(container->report_fd);
 	fd_close(container->stdin_fd);

@@ -51,6 +51,7 @@ struct task {
 	struct cgroup_root *cgroup_root;
 	struct policy policy;
 	struct namespaces namespaces;
+	struct userns *userns; /* owned; NULL: no container has needed it */
 	/* cgroup v1: what to mount in containers, NULL-terminated, "" for cgroup2; NULL on v2 */
 	const char **hierarchies;
 	char *hierarchies_text;
@@ -79,6 +80,8 @@ struct container {
 	uint64_t cgroup_id;
 	uint64_t oom_kills; /* before this start */
 	int stop_signal;
+	const struct userns *userns; /* the task's; NULL: in the host's */
+	int ipc_fd, uts_fd;          /* owned by userns, for the next start; -EBADF: none */
 	int netns_fd;
 	struct endpoint endpoint;
 	int *port_fds; /* owned, as the descriptors */

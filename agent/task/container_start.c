@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 
+#include "agent/task/container_userns.h"
 #include "agent/task/environment.h"
 #include "agent/task/execute_command.h"
 #include "agent/task/seccomp.h"
@@ -100,6 +101,8 @@ static int clone_child(struct container *container, const struct child_plan *pla
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup_fd;
 	}
+	if (plan->userns) /* it enters those that belong to it */
+		args.flags &= ~(uint64_t)(CLONE_NEWIPC | CLONE_NEWUTS);
 	pid = syscall(SYS_clone3, &args, sizeof(args));
 	if (pid < 0)
 		return err_set(err, -errno, "clone the container's first process");
@@ -156,6 +159,13 @@ static int start_child(struct container *container, struct child_plan *plan, str
 	report_read = fds[0];
 	report_write = fds[1];
 
+	if (container->userns && container->uts_fd < 0) { /* not the first start */
+		r = container_make_owned(container, NULL, err);
+		if (r < 0)
+			return r;
+	}
+	plan->ipc_fd = container->ipc_fd;
+	plan->uts_fd = container->uts_fd;
 	plan->report_fd = report_write;
 	plan->stdio[0] = stdin_read;
 	plan->stdio[1] = container->output.write_fds[0];
@@ -164,6 +174,8 @@ static int start_child(struct container *container, struct child_plan *plan, str
 		if (container->stdio[i] >= 0)
 			plan->stdio[i] = container->stdio[i];
 	r = clone_child(container, plan, err);
+	container->ipc_fd = fd_close(container->ipc_fd);
+	container->uts_fd = fd_close(container->uts_fd);
 	output_close_write_ends(&container->output);
 	for (int i = 0; i < 3; i++)
 		container->stdio[i] = fd_close(container->stdio[i]);
@@ -250,6 +262,7 @@ int container_start(struct container *container, const struct network_address *a
 		.cgroup_hierarchies = container->task->hierarchies,
 		.stdio = {-EBADF, -EBADF, -EBADF},
 		.init_fd = -EBADF,
+		.userns = container->userns,
 	};
 	struct execute_command_mount mounts[EXECUTE_COMMAND_MOUNTS];
 	struct environment environment = {};

@@ -162,6 +162,7 @@ static int start_helper(struct exec *exec, const struct exec_request *request,
 		.n_env = environment->n,
 		.cgroup = exec->container->cgroup,
 		.init_fd = exec->container->pid_fd,
+		.userns = exec->container->userns,
 		.seccomp = spec.seccomp ? filter : NULL,
 	};
 	int fds[2], r;

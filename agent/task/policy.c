@@ -83,6 +83,17 @@ static uint64_t cleanup_wait(const struct envfile *file)
 	return CLEANUP_WAIT_USEC;
 }
 
+static int get_userns_remap(const struct envfile *file, struct policy *policy, struct err *err)
+{
+	const char *text = envfile_get(file, "ECS_USERNS_REMAP");
+	bool on = true;
+
+	if (!text || !*text || (parse_bool(text, &on) == 0 && !on))
+		return 0;
+	policy->userns_remap = strdup(text);
+	return policy->userns_remap ? 0 : err_oom(err);
+}
+
 int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err)
 {
 	_cleanup_(envfile_freep) struct envfile *file = NULL;
@@ -97,20 +108,21 @@ int policy_read(const char *config, const char *state_dir, struct policy *ret, s
 	r = read_flag(file, "ECS_DISABLE_PRIVILEGED", &policy.privileged_disabled, err);
 	if (r == 0)
 		r = read_flag(file, "ECS_DISABLE_HOST_PID_IPC", &policy.host_pid_ipc_disabled, err);
-	if (r < 0)
-		return r;
-
+	if (r == 0)
+		r = read_flag(file, "ECS_USERNS_REMAP_ALLOW_HOST", &policy.userns_host_allowed,
+		              err);
+	if (r == 0)
+		r = get_userns_remap(file, &policy, err);
 	policy.task_cleanup_wait_usec = cleanup_wait(file);
 	text = envfile_get(file, "ECS_ALLOWED_HOST_PATHS");
-	if (text) {
-		policy.host_paths_limited = true;
+	policy.host_paths_limited = text != NULL;
+	if (r == 0 && text)
 		r = parse_host_paths(&policy, text, err);
-		if (r == 0)
-			r = add_own_paths(&policy, state_dir, err);
-		if (r < 0) {
-			policy_done(&policy);
-			return r;
-		}
+	if (r == 0 && text)
+		r = add_own_paths(&policy, state_dir, err);
+	if (r < 0) {
+		policy_done(&policy);
+		return r;
 	}
 	*ret = policy;
 	return 0;
@@ -120,6 +132,7 @@ void policy_done(struct policy *policy)
 {
 	for (size_t i = 0; i < policy->n_host_paths; i++)
 		free(policy->host_paths[i]);
+	free(policy->userns_remap);
 	*policy = (struct policy){};
 }
 

@@ -5,6 +5,8 @@
  *   ECS_DISABLE_HOST_PID_IPC=true                no pidMode host, no ipcMode host
  *   ECS_ALLOWED_HOST_PATHS=/srv:/data/x          bind mounts only of these and what is below;
  *                                                not set: of any path
+ *   ECS_USERNS_REMAP=...                         user namespaces for containers: idmap.h
+ *   ECS_USERNS_REMAP_ALLOW_HOST=true             containers that cannot have one are not refused
  *
  * and how long what is left of a task is kept, ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION.
  *
@@ -23,6 +25,8 @@
 struct policy {
 	bool privileged_disabled;
 	bool host_pid_ipc_disabled;
+	char *userns_remap; /* owned; NULL: off. What it says is looked into where it is needed */
+	bool userns_host_allowed;
 	bool host_paths_limited;
 	char *host_paths[POLICY_PATHS_MAX]; /* owned, absolute, without a slash at the end */
 	size_t n_host_paths;

@@ -21,6 +21,8 @@
  *      "user":"1000:1000"|"nginx",         as in Docker's Config.User, names from the image
  *      "seccomp":"default"|"unconfined",
  *      "privileged":false,
+ *      "userns":"host",                    as Docker's UsernsMode: not remapped, which root's
+ *                                          configuration must allow (userns.h); or absent
  *      "init":false,                       true: a small init is process 1 of the container
  *      "restart":false,                    true: may be started again after it has exited, with the
  *                                          same root file system and namespaces; its log stream
@@ -62,7 +64,8 @@
  *      127 (command not found) or 126 (not executable), sent as "exitCode" in the error message
  *      beside "container".
  *
- *      With "oci":{"rootfs":"/dir","hold":true,"additionalGids":[]} (only of a supervisor of the
+ *      With "oci":{"rootfs":"/dir","hold":true,"additionalGids":[],"uidMappings":[],
+ *      "gidMappings":[]} (only of a supervisor of the
  *      OCI command line) in place of layers, and descriptors in "create" that are the container's
  *      standard input, output and error, nothing is added that Docker adds, and with "hold" the
  *      first "start" is answered {"type":"held","container":"app","pid":n} with the terminal's

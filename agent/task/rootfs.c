@@ -72,6 +72,32 @@ int rootfs_prepare(const char *tasks_dir, struct err *err)
 	return r < 0 ? r : mount_private(fd, err);
 }
 
+/* No container is called so: their names do not begin with '.'. */
+static int mount_mapped(const char *tasks_dir, const char *from, const char *name,
+                        const struct userns *userns, struct err *err)
+{
+	char to[PATH_MAX];
+	int r = rootfs_private_dir(tasks_dir, name, to, sizeof(to));
+
+	if (r < 0)
+		return err_set(err, r, "path of %s", name);
+	if (mkdir(to, 0700) < 0 && errno != EEXIST)
+		return err_set(err, -errno, "create %s", to);
+	return userns_mount_mapped(userns, from, to, err);
+}
+
+int rootfs_prepare_mapped(const char *tasks_dir, const char *layers_dir,
+                          const struct userns *userns, struct err *err)
+{
+	char base[PATH_MAX];
+	int r;
+
+	if (snprintf(base, sizeof(base), "%s/.base", tasks_dir) >= (int)sizeof(base))
+		return err_text(err, -ENAMETOOLONG, "the state directory's path is too long");
+	r = mount_mapped(tasks_dir, layers_dir, ".layers", userns, err);
+	return r < 0 ? r : mount_mapped(tasks_dir, base, ".base", userns, err);
+}
+
 int rootfs_private_dir(const char *tasks_dir, const char *container, char *buf, size_t n)
 {
 	return snprintf(buf, n, "%s/.private/%s", tasks_dir, container) < (int)n ? 0
@@ -126,6 +152,15 @@ __attribute__((format(printf, 4, 5))) static int make_link(int dir_fd, const cha
 	return symlinkat(target, dir_fd, name) < 0 ? err_set(err, -errno, "link to %s", target) : 0;
 }
 
+static int layer_path(const struct rootfs *rootfs, size_t i, char *buf, size_t n)
+{
+	int len = rootfs->mapped ? snprintf(buf, n, "%s/.private/.layers/%s", rootfs->tasks_dir,
+	                                    rootfs->layers[i])
+	                         : snprintf(buf, n, "%s/%s", rootfs->layers_dir, rootfs->layers[i]);
+
+	return len < (int)n ? 0 : -ENAMETOOLONG;
+}
+
 /* Links for all that the overlay is made of, and the text "l/2:l/1:l/0:l/b", highest first. */
 static int make_links(const struct rootfs *rootfs, int private_fd, char *lower, size_t n_lower,
                       struct err *err)
@@ -137,14 +172,16 @@ static int make_links(const struct rootfs *rootfs, int private_fd, char *lower, 
 	if (r == 0)
 		r = make_link(private_fd, "w", err, "%s/work", rootfs->disk_dir);
 	if (r == 0)
-		r = make_link(private_fd, "l/b", err, "%s/.base", rootfs->tasks_dir);
+		r = make_link(private_fd, "l/b", err, "%s%s/.base", rootfs->tasks_dir,
+		              rootfs->mapped ? "/.private" : "");
 	for (size_t i = rootfs->n_layers; r == 0 && i-- > 0;) {
-		char name[32];
+		char name[32], path[PATH_MAX];
 
 		snprintf(name, sizeof(name), "l/%zu", i);
 		used += (size_t)snprintf(lower + used, n_lower - used, "%s:", name);
-		r = make_link(private_fd, name, err, "%s/%s", rootfs->layers_dir,
-		              rootfs->layers[i]);
+		if (layer_path(rootfs, i, path, sizeof(path)) < 0)
+			return err_text(err, -ENAMETOOLONG, "the path of a layer is too long");
+		r = make_link(private_fd, name, err, "%s", path);
 		if (r == 0 && faccessat(private_fd, name, F_OK, 0) < 0)
 			r = err_set(err, -errno, "image layer %s", rootfs->layers[i]);
 	}
@@ -222,10 +259,13 @@ int rootfs_mount(const struct rootfs *rootfs, struct err *err)
 		r = make_links(rootfs, private_fd, lower, sizeof(lower), err);
 	if (r < 0)
 		return r;
-	snprintf(path, sizeof(path), "%s/%s", rootfs->layers_dir,
-	         rootfs->layers[rootfs->n_layers - 1]);
-	r = copy_root_attributes(disk_fd, path, err);
-	return r < 0 ? r : mount_overlay(private_fd, lower, err);
+	r = layer_path(rootfs, rootfs->n_layers - 1, path, sizeof(path));
+	r = r < 0 ? err_set(err, r, "path of a layer") : copy_root_attributes(disk_fd, path, err);
+	if (r == 0)
+		r = mount_overlay(private_fd, lower, err);
+	if (r == -EINVAL && rootfs->mapped)
+		r = err_prefix(err, r, "overlay of id-mapped layers, which needs Linux 5.19");
+	return r;
 }
 
 void rootfs_remove(const char *tasks_dir, const char *container)

@@ -10,14 +10,18 @@
  *                                          one mount of a hundred layers
  *       root/                              where the overlay is mounted
  *       hosts hostname resolv.conf         mounted in /etc of the container
+ *   <state>/tasks/.private/.layers .base   <state>/images/layers and .base once more, id-mapped,
+ *                                          for containers in a user namespace (userns.h)
  *
  * Only what must be on the disk is: making an inode there costs up to a millisecond where many were
  * deleted shortly before (ext4 keeps from using them again), as on a busy node.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
+#include "agent/task/userns.h"
 #include "lib/err.h"
 
 #define ROOTFS_LAYERS_MAX 127 /* as many as Docker takes */
@@ -25,12 +29,17 @@
 /* Make <tasks_dir>/.base, and mount the tmpfs at <tasks_dir>/.private of this mount namespace. */
 int rootfs_prepare(const char *tasks_dir, struct err *err);
 
+/* Mount .layers and .base in .private, once, after rootfs_prepare(). */
+int rootfs_prepare_mapped(const char *tasks_dir, const char *layers_dir,
+                          const struct userns *userns, struct err *err);
+
 struct rootfs {
 	const char *directory;     /* not NULL: bound in place of an overlay of layers */
 	const char *tasks_dir;     /* <state>/tasks */
 	const char *disk_dir;      /* <state>/tasks/<task id>/<container>, exists and is empty */
 	const char *container;     /* its name */
 	const char *layers_dir;    /* <state>/images/layers */
+	bool mapped;               /* layers by way of .private/.layers: rootfs_prepare_mapped() */
 	const char *const *layers; /* lowest first */
 	size_t n_layers;           /* each kept from being removed by its lock (layer_lock.h) */
 };

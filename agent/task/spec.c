@@ -13,6 +13,7 @@
 #include "agent/task/mount.h"
 #include "agent/task/rootfs.h"
 #include "agent/task/spec_parse.h"
+#include "agent/task/spec_userns.h"
 #include "lib/json.h"
 #include "lib/parse.h"
 #include "lib/spool.h"
@@ -331,10 +332,13 @@ static int oci_parse(struct json_object *container, struct container_spec *spec,
 	struct json_object *oci = NULL;
 	int r = json_optional(json_get_object(container, "oci", &oci, err));
 
+	if (r == 0)
+		r = spec_parse_userns(container, oci, spec, err);
 	if (r < 0 || !oci)
 		return r;
 	spec->bare = true;
-	r = ONLY_MEMBERS(oci, "container.oci", err, "rootfs", "hold", "additionalGids");
+	r = ONLY_MEMBERS(oci, "container.oci", err, "rootfs", "hold", "additionalGids",
+	                 "uidMappings", "gidMappings");
 	if (r == 0)
 		r = json_get_string(oci, "rootfs", &spec->rootfs, err);
 	if (r == 0)
@@ -440,7 +444,7 @@ static int parse(struct json_object *container, const struct task_spec *task,
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
 	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
 	                 "dns", "extraHosts", "linkedHosts", "oci", "stopSignal", "healthCheck",
-	                 "executeCommandAgent", "log", "ipcMode");
+	                 "executeCommandAgent", "log", "ipcMode", "userns");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)
@@ -514,6 +518,7 @@ struct container_spec *container_spec_free(struct container_spec *spec)
 	free(spec->dns.options);
 	free(spec->extra_hosts);
 	free(spec->linked_hosts);
+	free(spec->id_maps);
 	json_object_put(spec->json);
 	if (spec->text)
 		explicit_bzero(spec->text, spec->text_len);

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "agent/task/idmap.h"
 #include "agent/task/volume.h"
 #include "cgroups/cgroup.h"
 #include "lib/cleanup.h"
@@ -119,12 +120,14 @@ struct container_spec {
 	bool terminal;    /* a pseudo-terminal is standard input, output and error */
 	bool interactive; /* standard input stays open, though nobody writes */
 	enum ipc_mode ipc_mode;
+	bool userns_host; /* asks to stay in the host's user namespace */
 	unsigned short console_rows, console_columns; /* 0: as the kernel makes it */
 
 	/* Of the OCI command line (oci.h); tasks have none of it. */
 	const char *rootfs; /* absolute: this directory is the root, in place of layers */
 	bool bare;          /* nothing that Docker adds: /etc/hosts, variables, default limits */
 	bool hold;          /* the start stops before the program is run */
+	struct id_maps *id_maps; /* owned; NULL: no user namespace of its own */
 	gid_t additional_gids[SPEC_GIDS_MAX];
 	size_t n_additional_gids;
 

@@ -472,6 +472,7 @@ static void done(struct supervisor *s)
 	fd_close(s->task.host_mounts_fd);
 	task_spec_done(&s->task.spec);
 	policy_done(&s->task.policy);
+	s->task.userns = userns_free(s->task.userns);
 	free(s->record);
 	json_object_put(s->stop_order);
 	free(s->task.hierarchies);

@@ -142,7 +142,7 @@ class Host:
         for path, mode in (
             (self.state, 0o755), (self.state / "images", 0o711),
             (self.state / "images/layers", 0o700), (self.state / "tasks", 0o711),
-            (self.state / "volumes", 0o711), (self.state / "spool", 0o770), (self.state / "exits", 0o750),
+            (self.state / "volumes", 0o700), (self.state / "spool", 0o770), (self.state / "exits", 0o750),
             (self.run, 0o755), (self.run / "tasks", 0o750),
             (self.run / "seccomp", 0o700),
         ):

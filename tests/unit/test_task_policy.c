@@ -38,10 +38,15 @@ static void test_without_a_file_everything_is_allowed(void **state)
 static void test_settings_that_are_wrong_are_refused(void **state)
 {
 	static const char *const texts[] = {
-		"ECS_DISABLE_PRIVILEGED=yes",         "ECS_ALLOWED_HOST_PATHS=",
-		"ECS_ALLOWED_HOST_PATHS=srv",         "ECS_ALLOWED_HOST_PATHS=[\"/srv\"]",
-		"ECS_ALLOWED_HOST_PATHS=/srv:data",   "ECS_ALLOWED_HOST_PATHS=/srv::/data",
-		"ECS_ALLOWED_HOST_PATHS=/srv/../etc", "ECS_ALLOWED_HOST_PATHS=/srv/..",
+		"ECS_USERNS_REMAP_ALLOW_HOST=2",
+		"ECS_DISABLE_PRIVILEGED=yes",
+		"ECS_ALLOWED_HOST_PATHS=",
+		"ECS_ALLOWED_HOST_PATHS=srv",
+		"ECS_ALLOWED_HOST_PATHS=[\"/srv\"]",
+		"ECS_ALLOWED_HOST_PATHS=/srv:data",
+		"ECS_ALLOWED_HOST_PATHS=/srv::/data",
+		"ECS_ALLOWED_HOST_PATHS=/srv/../etc",
+		"ECS_ALLOWED_HOST_PATHS=/srv/..",
 	};
 
 	(void)state;
