@@ -1,19 +1,63 @@
 """Life after the agent: any program killed at any moment, then a restart."""
 
+import concurrent.futures
 import contextlib
+import json
 import os
 import pathlib
 import signal
 
 import pytest
 from controlplane.client import wait_for
-from harness import images
+from harness import images, netns
 from harness.node import Node
+from harness.registry import Registry
 from harness.taskdef import container, task
 from harness.traces import left, traces
 
 # Counts for ever, so that a gap or a restart of the container would show in its log.
 COUNT = "i=0; trap 'exit 42' TERM; while :; do i=$((i+1)); echo tick $i; usleep 50000; done"
+
+
+# The first run ends after the shortest attempt period that there is; the second one soon, and so for good.
+TWO_RUNS = """echo run >>/runs; echo $(wc -l </runs) $ECS_CONTAINER_METADATA_URI_V4
+if [ $(wc -l </runs) = 1 ]; then sleep 61; exit 1; fi
+until wget -q -O /doc $ECS_CONTAINER_METADATA_URI_V4 && grep -q '"RestartCount":1' /doc; do usleep 50000; done
+cat /doc; echo; wget -q -O - http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI; echo; exit 42"""
+
+
+def restart_by_policy(directory):
+    """A node whose agent is away when a container ends that has a restart policy."""
+    netns.enter_new()  # of this thread: the nodes of the tests see nothing of it
+    with Registry(directory / "registry") as registry, Node() as node:
+        busybox = f"{registry.host}/busybox:1"
+        images.push_busybox(directory / "busybox", busybox)
+        policy = {"enabled": True, "restartAttemptPeriod": 60, "ignoredExitCodes": [42]}
+        arn = node.standin.run_task(task(container(busybox, TWO_RUNS, restartPolicy=policy)))
+        node.standin.wait_task(arn, "RUNNING")
+        first = node.standin.task(arn)
+        node.kill("agent")
+        exits = node.run / "tasks" / arn.rsplit("/", 1)[1] / "exit-app.json"
+        wait_for(exits.exists, 90, "the first run does not end")
+        node.start_daemon("agent")
+        found = node.standin.wait_task(arn, "STOPPED")
+        wait_for(lambda: len(node.logs("g")) == 4, 60, lambda: f"log is {node.logs('g')}")
+        node.wait_clean()
+        node.standin.assert_no_violations()
+        return first, found, node.logs("g")
+
+
+@pytest.fixture(scope="module")
+def restarting(tmp_path_factory):
+    """The above, in a thread beside the tests of this file, since a minute passes in it."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield pool.submit(restart_by_policy, tmp_path_factory.mktemp("restarting"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begin_early(request):
+    if any("restart_policy" in item.name for item in request.session.items):
+        request.getfixturevalue("restarting")
 
 
 def ticks(node):
@@ -238,3 +282,15 @@ def test_ports_are_published_again_after_somebody_flushed_the_rules(node, busybo
     node.standin.stop_task(arn)
     assert node.standin.wait_task(arn, "STOPPED")["containers"][0]["exitCode"] == 42
     node.wait_clean()
+
+
+def test_a_container_with_a_restart_policy_is_started_again_though_the_agent_was_away(restarting):
+    first, found, lines = restarting.result(timeout=180)
+    assert found["containers"][0]["exitCode"] == 42
+    statuses = [e["status"] for e in found["timeline"] if e["event"] == "state-change"]
+    assert statuses.count("RUNNING") == 1 and statuses[-1] == "STOPPED"
+    assert found["containers"][0]["runtimeId"] == first["containers"][0]["runtimeId"]
+    runs, document, credentials = [line.split(" ") for line in lines[:2]], json.loads(lines[2]), json.loads(lines[3])
+    assert [run[0] for run in runs] == ["1", "2"] and runs[0][1] == runs[1][1], "files or endpoint are others"
+    assert document["RestartCount"] == 1 and document["KnownStatus"] == "RUNNING"
+    assert credentials["AccessKeyId"]
