@@ -10,8 +10,8 @@ ECS_RPM_PACKAGES="rpm"
 # The stand-in for AWS, a registry, and an image to run.
 ECS_STANDIN_PACKAGES="python3 python3-aiohttp python3-botocore python3-cryptography docker-registry
 	skopeo iproute2 nftables util-linux"
-ECS_TEST_PACKAGES="python3-pytest python3-boto3 awscli umoci mmdebstrap clang-format libarchive-tools
-	zstd attr acl libcap2-bin procps curl strace xfsprogs btrfs-progs mandoc zsh systemd
+ECS_TEST_PACKAGES="python3-pytest python3-pytest-xdist python3-boto3 awscli umoci mmdebstrap clang-format
+	libarchive-tools zstd attr acl libcap2-bin procps curl strace xfsprogs btrfs-progs mandoc zsh systemd
 	lintian shellcheck logrotate binutils"
 # A host of its own for the package: tests/vm.
 ECS_VM_PACKAGES="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs libarchive-tools openssh-client

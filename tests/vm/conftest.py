@@ -49,16 +49,53 @@ def busybox(registry, tmp_path_factory):
     return reference
 
 
+class SharedHost:
+    """Hosts cost half a minute each, so modules share one, until a test of theirs fails on it."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+        self.host = None
+
+    def take(self):
+        if self.host is None:
+            self.host = Host(*self.arguments, name="shared")
+            self.host.boot()
+            self.host.configure()
+            self.host.enable()
+        return self.host
+
+    def throw_away(self):
+        if self.host is not None:
+            self.host.remove()
+            self.host = None
+
+
+@pytest.fixture(scope="session")
+def shared(installed_image, registry, busybox):
+    hosts = SharedHost(installed_image, registry, busybox)
+    yield hosts
+    hosts.throw_away()
+
+
 @pytest.fixture(scope="module")
-def guest(installed_image, registry, busybox, request):
-    """A booted host whose agent is enabled and connected; thrown away after the module's tests."""
-    name = request.module.__name__.removeprefix("test_")
-    with Host(installed_image, registry, busybox, name=name) as host:
-        host.boot()
-        host.configure()
-        host.enable()
-        yield host
-        host.standin.assert_no_violations()
+def guest(shared, request):
+    """A booted host whose agent is enabled and connected. What a module does to it, it undoes: the next one goes on
+    with it."""
+    failed = request.session.testsfailed
+    try:
+        yield shared.take()
+        shared.host.standin.assert_no_violations()
+    except BaseException:
+        shared.throw_away()
+        raise
+    if request.session.testsfailed > failed:
+        shared.throw_away()
+
+
+def pytest_collection_modifyitems(items):
+    """The shared host serves in this order: as it was installed first, as a copy in another instance last."""
+    order = ("host", "units", "cgroups_v2", "upgrade", "reboot")
+    items.sort(key=lambda item: order.index(name) if (name := item.path.stem.removeprefix("test_")) in order else -1)
 
 
 @pytest.hookimpl(hookwrapper=True)

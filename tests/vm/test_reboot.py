@@ -5,6 +5,7 @@ import json
 from controlplane.client import wait_for
 from harness.taskdef import task
 from test_host import SERVE
+from test_units import IN_ORDER, RUNNING, start_two
 
 OTHER = "i-0fedcba9876543210"
 COUNT = "i=0; trap 'echo last words; exit 42' TERM; while :; do i=$((i+1)); echo tick $i; usleep 100000; done"
@@ -40,6 +41,7 @@ def exit_codes(stopped):
 def test_an_orderly_restart_reports_what_the_containers_said_last(guest):
     instance = guest.standin.instance()["arn"]
     tasks = start_tasks(guest)
+    two = start_two(guest, "shutdown")
     guest.wait_logs(lambda lines: len(lines) > 3, "count")
     guest.reboot()
     guest.wait_connected()
@@ -55,8 +57,29 @@ def test_an_orderly_restart_reports_what_the_containers_said_last(guest):
     ticks = [int(line.split()[1]) for line in lines if line.startswith("tick ")]
     assert sorted(set(ticks)) == list(range(1, max(ticks) + 1)), "a line is missing"
 
+    lines = guest.wait_logs(lambda lines: "db ends" in lines, "shutdown")
+    assert [line for line in lines if not line.endswith("runs")] == IN_ORDER
+    guest.wait_task(two, "STOPPED")
+
     guest.wait_clean()
     assert exit_codes(guest.run_to_end(guest.container("exit 5", logs=None))) == {"app": 5}
+
+
+def test_that_shutdown_stopped_the_tasks_before_what_they_need(guest):
+    journal = guest.journal(None, "--boot=-1", "--output=cat").splitlines()
+
+    def at(words):
+        found = [number for number, line in enumerate(journal) if line.startswith(words)]
+        assert found, f"the journal has no \"{words}\""
+        return found[-1]
+
+    assert at("Stopped ecs.service") < at("Stopping ecs-tasks.service")
+    assert at("Stopped ecs-launcher.service") < at("Stopping ecs-tasks.service")
+    for later in ("ecs-metadata.service", "ecs-logs.service", "systemd-networkd.service"):
+        assert at("Stopped ecs-tasks.service") < at(f"Stopping {later}")
+    assert not [line for line in journal[at("Stopping ecs-tasks.service"):] if "with signal SIGKILL" in line]
+    for service in RUNNING:
+        guest.wait_unit(f"{service}.service")
 
 
 def test_a_power_cut_stops_the_tasks_with_that_as_their_reason(guest):

@@ -249,26 +249,3 @@ def test_the_shipper_ends_without_work_and_comes_back_for_more(guest):
     guest.wait_unit("ecs-logs.service", "inactive", timeout=90)
     guest.run_to_end(guest.container("echo after the pause", logs="pause"))
     guest.wait_logs(lambda lines: lines == ["after the pause"], "pause")
-
-
-def test_shutdown_stops_tasks_before_what_they_need(guest):
-    arn = start_two(guest, "shutdown")
-    guest.reboot()
-    journal = guest.journal(None, "--boot=-1", "--output=cat").splitlines()
-
-    def at(words):
-        found = [number for number, line in enumerate(journal) if line.startswith(words)]
-        assert found, f"the journal has no \"{words}\""
-        return found[-1]
-
-    assert at("Stopped ecs.service") < at("Stopping ecs-tasks.service")
-    assert at("Stopped ecs-launcher.service") < at("Stopping ecs-tasks.service")
-    for later in ("ecs-metadata.service", "ecs-logs.service", "systemd-networkd.service"):
-        assert at("Stopped ecs-tasks.service") < at(f"Stopping {later}")
-    assert not [line for line in journal[at("Stopping ecs-tasks.service"):] if "with signal SIGKILL" in line]
-    lines = guest.wait_logs(lambda lines: "db ends" in lines, "shutdown")
-    assert [line for line in lines if not line.endswith("runs")] == IN_ORDER
-    guest.wait_connected()
-    guest.wait_task(arn, "STOPPED")
-    for service in RUNNING:
-        guest.wait_unit(f"{service}.service")
