@@ -465,6 +465,12 @@ static uint64_t monotonic_usec(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+/* Of a send. The last message of a peer that has closed may say why: reading tells. */
+static bool is_gone(int r)
+{
+	return r == -EPIPE || r == -ECONNRESET;
+}
+
 /* Wait until conn can be read, sending meanwhile what is queued. */
 static int wait_for_answer(struct ipc_conn *conn, uint64_t deadline)
 {
@@ -480,10 +486,10 @@ static int wait_for_answer(struct ipc_conn *conn, uint64_t deadline)
 			return -errno;
 		if (r > 0 && p.revents & POLLOUT) {
 			r = ipc_conn_flush(conn);
-			if (r < 0)
+			if (r < 0 && !is_gone(r))
 				return r;
 		}
-		if (r >= 0 && p.revents & (POLLIN | POLLHUP | POLLERR))
+		if (p.revents & (POLLIN | POLLHUP | POLLERR))
 			return 0;
 	}
 }
@@ -502,7 +508,7 @@ int ipc_call(int fd, struct json_object *body, const int *fds, size_t n_fds,
 	if (r < 0)
 		return err_set(err, r, "use the connection");
 	r = ipc_conn_send(conn, body, fds, n_fds);
-	if (r < 0)
+	if (r < 0 && !is_gone(r))
 		return err_set(err, r, "send");
 
 	*ret = (struct ipc_message){0};

@@ -15,6 +15,7 @@ struct ipc_event {
 	ipc_event_end_fn on_end;
 	void *userdata;
 	bool *freed; /* set when freed inside a callback */
+	bool deaf;   /* the peer takes nothing more, but what it has sent is still read */
 };
 
 struct ipc_event *ipc_event_free(struct ipc_event *e)
@@ -37,8 +38,19 @@ static void end(struct ipc_event *e, int r, const struct err *err)
 
 static int update_events(struct ipc_event *e)
 {
-	return sd_event_source_set_io_events(
-		e->io, EPOLLIN | (ipc_conn_wants_write(e->conn) ? EPOLLOUT : 0));
+	bool out = !e->deaf && ipc_conn_wants_write(e->conn);
+
+	return sd_event_source_set_io_events(e->io, EPOLLIN | (out ? EPOLLOUT : 0));
+}
+
+/* The last message of a peer that has closed may say why: the end comes when that has been read. */
+static int sent(struct ipc_event *e, int r)
+{
+	if (r == -EPIPE || r == -ECONNRESET) {
+		e->deaf = true;
+		r = 0;
+	}
+	return r < 0 ? r : update_events(e);
 }
 
 static int on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
@@ -51,7 +63,7 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 	(void)s;
 	(void)fd;
 	if (revents & EPOLLOUT) {
-		r = ipc_conn_flush(e->conn);
+		r = sent(e, ipc_conn_flush(e->conn));
 		if (r < 0)
 			err_set(&err, r, "send");
 	}
@@ -102,23 +114,17 @@ int ipc_event_new(sd_event *loop, struct ipc_conn *conn, ipc_event_message_fn on
 
 int ipc_event_send(struct ipc_event *e, struct json_object *body, const int *fds, size_t n_fds)
 {
-	int r;
-
 	if (!e->io)
 		return -EPIPE;
-	r = ipc_conn_send(e->conn, body, fds, n_fds);
-	return r < 0 ? r : update_events(e);
+	return sent(e, ipc_conn_send(e->conn, body, fds, n_fds));
 }
 
 int ipc_event_send_error(struct ipc_event *e, struct json_object *request, int code,
                          const struct err *err)
 {
-	int r;
-
 	if (!e->io)
 		return -EPIPE;
-	r = ipc_conn_send_error(e->conn, request, code, err);
-	return r < 0 ? r : update_events(e);
+	return sent(e, ipc_conn_send_error(e->conn, request, code, err));
 }
 
 int ipc_event_fd(const struct ipc_event *e)

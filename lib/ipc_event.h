@@ -25,7 +25,10 @@ int ipc_event_new(sd_event *loop, struct ipc_conn *conn, ipc_event_message_fn on
 struct ipc_event *ipc_event_free(struct ipc_event *conn);
 DEFINE_CLEANUP(struct ipc_event *, ipc_event_free)
 
-/* As ipc_conn_send(); what does not fit now is sent by the loop. */
+/*
+ * As ipc_conn_send(); what does not fit now is sent by the loop. That the peer has gone is told by
+ * on_end alone, after what it has sent before; -EPIPE once that was called.
+ */
 int ipc_event_send(struct ipc_event *conn, struct json_object *body, const int *fds, size_t n_fds);
 int ipc_event_send_error(struct ipc_event *conn, struct json_object *request, int code,
                          const struct err *err);

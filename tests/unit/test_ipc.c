@@ -218,6 +218,43 @@ static void test_the_loop_reports_messages_then_the_end(void **state)
 	sd_event_unref(seen.loop);
 }
 
+/* As of a launcher that refuses: it answers and closes before it is asked. */
+static void test_the_last_message_is_read_though_nothing_can_be_sent(void **state)
+{
+	struct json_object *body = ipc_message_new("ask", NULL);
+	struct ipc_message answer;
+	struct ipc_conn *a, *b;
+	struct err err = {0};
+	struct seen seen = {0};
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(loop_new(&seen.loop, &err), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	assert_int_equal(ipc_conn_new(fds[0], 0, false, &a), 0);
+	assert_int_equal(ipc_conn_new(fds[1], 0, false, &b), 0);
+	assert_int_equal(ipc_event_new(seen.loop, b, on_message, on_end, &seen, &seen.conn), 0);
+	send_type(a, "refused", NULL, 0);
+	ipc_conn_free(a);
+	assert_int_equal(ipc_event_send(seen.conn, body, NULL, 0), 0);
+	assert_int_equal(sd_event_loop(seen.loop), 0);
+	assert_int_equal(seen.messages, 1);
+	assert_int_equal(seen.ends, 1);
+	assert_int_equal(ipc_event_send(seen.conn, body, NULL, 0), -EPIPE);
+	ipc_event_free(seen.conn);
+	sd_event_unref(seen.loop);
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	assert_int_equal(ipc_conn_new(fds[0], 0, false, &a), 0);
+	send_type(a, "refused", NULL, 0);
+	ipc_conn_free(a);
+	assert_int_equal(ipc_call(fds[1], body, NULL, 0, 10000000, &answer, &err), 0);
+	assert_string_equal(json_text(answer.body, "type"), "refused");
+	ipc_message_done(&answer);
+	fd_close(fds[1]);
+	json_object_put(body);
+}
+
 static void test_freeing_inside_a_callback_cancels(void **state)
 {
 	struct err err = {0};
@@ -262,6 +299,7 @@ int main(void)
 		cmocka_unit_test(test_broken_peers_are_told_apart),
 		cmocka_unit_test(test_errors_keep_code_name_and_seq),
 		cmocka_unit_test(test_the_loop_reports_messages_then_the_end),
+		cmocka_unit_test(test_the_last_message_is_read_though_nothing_can_be_sent),
 		cmocka_unit_test(test_freeing_inside_a_callback_cancels),
 		cmocka_unit_test(test_a_socket_has_one_listener_and_its_mode),
 	};
