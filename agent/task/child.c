@@ -189,6 +189,21 @@ static _Noreturn void init_loop(pid_t main_pid)
 	}
 }
 
+/* It runs no program, which would change its profile. */
+static _Noreturn void become_init(struct child *child, pid_t main_pid)
+{
+	int r = label_enter(&child->spec->labels);
+
+	if (r < 0) {
+		child->where = (struct child_report){.step = CHILD_LABEL, .error = r, .item = 1};
+		(void)child_send_report(child->plan, child->where, -EBADF); /* it may have gone */
+		_exit(1);
+	}
+	fd_close(child->plan->report_fd);
+	(void)prctl(PR_SET_NAME, "init");
+	init_loop(main_pid);
+}
+
 static int start_init(struct child *child)
 {
 	sigset_t all;
@@ -205,11 +220,8 @@ static int start_init(struct child *child)
 	pid = fork();
 	if (pid < 0)
 		return -errno;
-	if (pid > 0) {
-		fd_close(child->plan->report_fd);
-		(void)prctl(PR_SET_NAME, "init");
-		init_loop(pid);
-	}
+	if (pid > 0)
+		become_init(child, pid);
 	if (setpgid(0, 0) < 0)
 		return -errno;
 	/* All signals are blocked, so the terminal does not stop us for this. */
@@ -342,6 +354,7 @@ static const struct child_step_entry start_steps[] = {
 	{CHILD_NETWORK, enter_network},
 	{CHILD_NAMESPACES, enter_shared_pids},
 	{CHILD_HOSTNAME, set_hostname},
+	{CHILD_LABEL, child_set_label},
 	{CHILD_KEYRING, child_new_keyring},
 	{CHILD_OWN_DIRECTORIES, child_make_own_directories},
 	{CHILD_PROC, child_mount_proc},

@@ -39,6 +39,7 @@ enum child_step {
 	CHILD_OWNED_NAMESPACES,
 	CHILD_NETWORK,
 	CHILD_HOSTNAME,
+	CHILD_LABEL, /* item: 1 for the init process, else -1 */
 	CHILD_KEYRING,
 	CHILD_OWN_DIRECTORIES, /* item: index in child_own_directories */
 	CHILD_PROC,

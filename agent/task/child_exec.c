@@ -63,6 +63,7 @@ static int enter_namespaces(struct child *child)
 static const struct child_step_entry exec_steps[] = {
 	{CHILD_CGROUP, join_cgroup},
 	{CHILD_OOM_SCORE, set_oom_score},
+	{CHILD_LABEL, child_set_label},
 	{CHILD_NAMESPACES, enter_namespaces},
 	{CHILD_KEYRING, child_new_keyring},
 	{CHILD_USER, child_find_user},

@@ -1,7 +1,7 @@
 /*
- * Who the program of a container is and what it may do: keyring, user, resource limits, seccomp
- * filter, capabilities. What takes privileges away comes after all that needs them; the table in
- * child.c has the order.
+ * Who the program of a container is and what it may do: labels, keyring, user, resource limits,
+ * seccomp filter, capabilities. What takes privileges away comes after all that needs them; the
+ * table in child.c has the order.
  */
 #include "agent/task/child_steps.h"
 
@@ -14,6 +14,12 @@
 
 #include "agent/task/capability.h"
 #include "lib/cleanup.h"
+
+/* While /proc is the host's; nothing is executed before the program itself. */
+int child_set_label(struct child *child)
+{
+	return label_prepare_exec(&child->spec->labels);
+}
 
 /* Keys of ours, or of another container, must not be found through the session. */
 int child_new_keyring(struct child *child)

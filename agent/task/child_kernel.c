@@ -20,6 +20,21 @@
 
 const char *const child_own_directories[3] = {"proc", "sys", "dev"};
 
+int child_mount_new(const struct child *child, const char *type, const struct mount_option *options,
+                    size_t n_options, unsigned int attr)
+{
+	struct mount_option all[64];
+
+	if (!child->spec->labels.mount_label)
+		return mount_new(type, options, n_options, attr);
+	if (n_options >= ARRAY_SIZE(all))
+		return -E2BIG;
+	for (size_t i = 0; i < n_options; i++)
+		all[i] = options[i];
+	all[n_options] = (struct mount_option){"context", child->spec->labels.mount_label};
+	return mount_new(type, all, n_options + 1, attr);
+}
+
 int child_make_own_directories(struct child *child)
 {
 	char root[PATH_MAX];
@@ -185,8 +200,8 @@ static int new_devpts(const struct child *child)
 	bool has_group = child_host_ids(child, 0, TTY_GID, &uid, &gid);
 
 	snprintf(group, sizeof(group), "%u", gid);
-	return mount_new("devpts", options, ARRAY_SIZE(options) - !has_group,
-	                 MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	return child_mount_new(child, "devpts", options, ARRAY_SIZE(options) - !has_group,
+	                       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 }
 
 int child_mount_dev(struct child *child)
@@ -194,8 +209,8 @@ int child_mount_dev(struct child *child)
 	static const struct mount_option dev[] = {{"mode", "755"}, {"size", "65536k"}};
 	int r;
 
-	child->dev_fd = mount_new("tmpfs", dev, ARRAY_SIZE(dev),
-	                          MOUNT_ATTR_NOSUID | MOUNT_ATTR_STRICTATIME);
+	child->dev_fd = child_mount_new(child, "tmpfs", dev, ARRAY_SIZE(dev),
+	                                MOUNT_ATTR_NOSUID | MOUNT_ATTR_STRICTATIME);
 	if (child->dev_fd < 0)
 		return child->dev_fd;
 	r = fill_dev(child->dev_fd);
@@ -206,8 +221,18 @@ int child_mount_dev(struct child *child)
 	if (r == 0)
 		r = attach_in_dev(child, "pts", new_devpts(child));
 	if (r == 0)
-		r = attach_in_dev(child, "mqueue", mount_new("mqueue", NULL, 0, QUIET));
+		r = attach_in_dev(child, "mqueue",
+		                  child_mount_new(child, "mqueue", NULL, 0, QUIET));
 	return r;
+}
+
+/* Its files are of the label of the first container that shares it, which is that of all. */
+static int copy_shm(const struct child *child, const char *dir)
+{
+	_cleanup_close_ int fd = copy_mount(dir);
+	int r = fd < 0 ? fd : label_file_private(&child->spec->labels, fd);
+
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 int child_mount_shm(struct child *child)
@@ -220,8 +245,8 @@ int child_mount_shm(struct child *child)
 	if (mkdirat(child->dev_fd, "shm", 0755) < 0)
 		return -errno;
 	return attach_in_dev(child, "shm",
-	                     dir ? copy_mount(dir)
-	                         : mount_new("tmpfs", shm, ARRAY_SIZE(shm), QUIET));
+	                     dir ? copy_shm(child, dir)
+	                         : child_mount_new(child, "tmpfs", shm, ARRAY_SIZE(shm), QUIET));
 }
 
 /* A node at an absolute path; one that is there already must be the same device. */

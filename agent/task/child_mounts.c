@@ -197,6 +197,9 @@ static int volume_mount(struct child *child, const struct mount_spec *mount)
 	volume = open_volume(child, mount);
 	if (volume < 0)
 		return volume;
+	r = label_file_shared(&child->spec->labels, volume);
+	if (r < 0)
+		return r;
 	tree = mount_clone(volume, mount->recursive);
 	if (tree < 0)
 		return tree;
@@ -215,7 +218,8 @@ static int volume_mount(struct child *child, const struct mount_spec *mount)
 
 static int tmpfs_mount(struct child *child, const struct mount_spec *mount)
 {
-	_cleanup_close_ int fd = mount_new("tmpfs", mount->options, mount->n_options, mount->attr);
+	_cleanup_close_ int fd =
+		child_mount_new(child, "tmpfs", mount->options, mount->n_options, mount->attr);
 
 	return fd < 0 ? fd : attach_mount(child, fd, mount->target, ROOTFS_DIRECTORY);
 }
@@ -296,6 +300,8 @@ int child_mount_etc_files(struct child *child)
 		if (source < 0)
 			return -errno;
 		r = give_to_root(child, source);
+		if (r == 0)
+			r = label_file_private(&child->spec->labels, source);
 		if (r < 0)
 			return r;
 		tree = mount_clone(source, false);
@@ -362,9 +368,9 @@ static int mask_path(const struct child *child, const char *path)
 		return target == -ENOENT || target == -ENOTDIR ? 0 : target;
 	if (fstat(target, &st) < 0)
 		return -errno;
-	cover = S_ISDIR(st.st_mode)
-	                ? mount_new("tmpfs", empty, ARRAY_SIZE(empty), QUIET | MOUNT_ATTR_RDONLY)
-	                : mount_clone(child->null_fd, false);
+	cover = S_ISDIR(st.st_mode) ? child_mount_new(child, "tmpfs", empty, ARRAY_SIZE(empty),
+	                                              QUIET | MOUNT_ATTR_RDONLY)
+	                            : mount_clone(child->null_fd, false);
 	return cover < 0 ? cover : mount_attach(cover, target);
 }
 

@@ -179,12 +179,29 @@ static void describe_mount(const struct container_spec *spec, const struct child
 		err_set(err, r, "mount at %.200s", mount->target);
 }
 
+static void describe_label(const struct container_spec *spec, const struct child_report *report,
+                           struct err *err)
+{
+	const char *profile = spec->labels.apparmor_profile;
+	int r = report->error;
+
+	if (r == -ENOENT && profile)
+		err_text(err, r, "AppArmor profile \"%.200s\" is not loaded on this host", profile);
+	else if (profile)
+		err_set(err, r, "apply AppArmor profile \"%.200s\"", profile);
+	else if (spec->labels.selinux_label)
+		err_set(err, r, "apply SELinux label \"%.200s\"", spec->labels.selinux_label);
+	else
+		err_set(err, r, "apply AppArmor profile \"%s\"", LABEL_APPARMOR_DEFAULT);
+}
+
 static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_CGROUP] = "enter the container's cgroup",
 	[CHILD_OWNED_NAMESPACES] = "enter the namespaces of the user namespace",
 	[CHILD_USERNS] = "enter the user namespace",
 	[CHILD_NETWORK] = "enter the network namespace",
 	[CHILD_HOSTNAME] = "set the host name",
+	[CHILD_LABEL] = "set the security label",
 	[CHILD_KEYRING] = "make a session keyring",
 	[CHILD_PROC] = "mount /proc",
 	[CHILD_OOM_SCORE] = "set oom_score_adj",
@@ -299,6 +316,9 @@ int child_report_describe(const struct container_spec *spec, const struct child_
 		break;
 	case CHILD_MASKED_PATHS:
 		err_set(err, r, "mask %.200s", spec->masked_paths[report->item]);
+		break;
+	case CHILD_LABEL:
+		describe_label(spec, report, err);
 		break;
 	case CHILD_USER:
 		describe_user(spec, r, err);

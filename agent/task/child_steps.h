@@ -64,6 +64,10 @@ bool child_host_ids(const struct child *child, uid_t uid, gid_t gid, uid_t *ret_
                     gid_t *ret_gid);
 int child_check_user(const struct child *child); /* -EDOM: an id that the container has not got */
 
+/* mount_new() of a file system whose files have the container's label. */
+int child_mount_new(const struct child *child, const char *type, const struct mount_option *options,
+                    size_t n_options, unsigned int attr);
+
 /* child_console.c: the terminal, where one is asked for. */
 int child_make_console(struct child *child);      /* of a new /dev; it is /dev/console */
 int child_make_exec_console(struct child *child); /* of a container that runs */
@@ -89,6 +93,7 @@ int child_mask_paths(struct child *child);
 int child_make_root_readonly(struct child *child);
 
 /* child_identity.c: who the program is and what it may do. */
+int child_set_label(struct child *child);
 int child_new_keyring(struct child *child);
 int child_find_user(struct child *child);
 int child_set_rlimits(struct child *child);

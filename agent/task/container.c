@@ -146,6 +146,7 @@ static int make_rootfs(struct container *container, struct err *err)
 		.layers = container->spec->layers,
 		.n_layers = container->spec->n_layers,
 		.mapped = container->userns != NULL,
+		.mount_label = container->spec->labels.mount_label,
 	};
 	int r;
 
@@ -180,6 +181,19 @@ static int make_output(struct container *container, struct err *err)
 	                         err);
 }
 
+/* Now, so that the task learns of a bad profile before anything else of it is made, and a file that
+ * changes later counts for no start and no exec of this container. */
+static int make_filter(struct container *container, struct err *err)
+{
+	const struct container_spec *spec = container->spec;
+
+	if (!spec->seccomp || (!spec->seccomp_source.text && !spec->seccomp_source.path))
+		return 0;
+	return seccomp_task_filter(container->task->seccomp_dir, &container->task->policy,
+	                           &spec->seccomp_source, spec->cap_bounding, &container->filter,
+	                           err);
+}
+
 static int build(struct container *container, struct err *err)
 {
 	const struct container_spec *spec = container->spec;
@@ -195,6 +209,10 @@ static int build(struct container *container, struct err *err)
 		                spec->name);
 
 	r = container_choose_userns(container, err);
+	if (r == 0)
+		r = label_check(&spec->labels, err);
+	if (r == 0)
+		r = make_filter(container, err);
 	if (r == 0)
 		r = make_cgroup(container, err);
 	if (r == 0)
@@ -455,6 +473,7 @@ struct container *container_free(struct container *container)
 	health_free(container->health);
 	execute_command_free(container->execute_command);
 	container_close_ports(container);
+	seccomp_filter_done(&container->filter);
 	layer_locks_drop(&container->layer_locks);
 	cgroup_free(container->cgroup);
 	container_spec_free(container->spec);

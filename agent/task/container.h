@@ -70,6 +70,7 @@ struct container {
 	char *name, *id;
 	struct container_spec *spec;      /* NULL once it runs and cannot be started again */
 	struct container_spec *exec_spec; /* for an exec (spec.h); NULL until it runs */
+	struct seccomp_filter filter;     /* of a profile of its own; empty: Docker's default */
 	char hostname[65];
 	enum container_status status;
 	char private_dir[PATH_MAX]; /* rootfs.h */
@@ -166,6 +167,12 @@ struct json_object *container_exit_event(const struct container *container);
 void container_remove(struct container *container);
 struct container *container_free(struct container *container);
 DEFINE_CLEANUP(struct container *, container_free)
+
+/* The filter for spec, this container's or that of an exec in it: *ret is NULL for none, else the
+ * container's or own, which takes what the caller frees with seccomp_filter_done(). */
+int container_filter(const struct container *container, const struct container_spec *spec,
+                     struct seccomp_filter *own, const struct seccomp_filter **ret,
+                     struct err *err);
 
 /* The process of pid_fd as the host counts; pid, our own number for it, if that is not to be had.
  */

@@ -186,13 +186,25 @@ static int start_child(struct container *container, struct child_plan *plan, str
 	return 0;
 }
 
+int container_filter(const struct container *container, const struct container_spec *spec,
+                     struct seccomp_filter *own, const struct seccomp_filter **ret, struct err *err)
+{
+	*ret = NULL;
+	if (!spec->seccomp)
+		return 0;
+	*ret = container->filter.program.filter ? &container->filter : own;
+	if (*ret != own)
+		return 0;
+	return seccomp_filter_get(container->task->seccomp_dir, &seccomp_default,
+	                          spec->cap_bounding, own, err);
+}
+
 static int prepare_and_start(struct container *container, const struct network_address *address,
                              struct child_plan *plan, struct environment *environment,
                              struct seccomp_filter *filter, struct err *err)
 {
-	struct task *task = container->task;
 	const struct container_spec *spec = container->spec;
-	bool host_mode = task->spec.network_mode == NETWORK_HOST;
+	bool host_mode = container->task->spec.network_mode == NETWORK_HOST;
 	_cleanup_close_ int dir_fd = -EBADF;
 	const char *hostname = container->hostname;
 	int r;
@@ -207,9 +219,8 @@ static int prepare_and_start(struct container *container, const struct network_a
 		r = environment_make(spec, hostname, NULL, environment, err);
 	plan->env = environment->list;
 	plan->n_env = environment->n;
-	if (r == 0 && spec->seccomp)
-		r = seccomp_filter_get(task->seccomp_dir, &seccomp_default, spec->cap_bounding,
-		                       filter, err);
+	if (r == 0)
+		r = container_filter(container, spec, filter, &plan->seccomp, err);
 	if (r == 0 && spec->privileged)
 		r = find_host_devices(plan, err);
 	if (r == 0 && !spec->terminal)
@@ -288,8 +299,6 @@ int container_start(struct container *container, const struct network_address *a
 	container->starts++;
 	if (cgroup_oom_kills(container->cgroup, &container->oom_kills) < 0)
 		container->oom_kills = 0;
-	if (container->spec->seccomp)
-		plan.seccomp = &filter;
 	r = keep_address(container, address, &kept, err);
 	if (container->execute_command &&
 	    execute_command_get_mounts(container->execute_command, mounts))

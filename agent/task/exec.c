@@ -163,7 +163,7 @@ static int start_helper(struct exec *exec, const struct exec_request *request,
 		.cgroup = exec->container->cgroup,
 		.init_fd = exec->container->pid_fd,
 		.userns = exec->container->userns,
-		.seccomp = spec.seccomp ? filter : NULL,
+		.seccomp = filter,
 	};
 	int fds[2], r;
 
@@ -187,7 +187,8 @@ static int start_helper(struct exec *exec, const struct exec_request *request,
 
 static int prepare_and_start(struct exec *exec, const struct exec_request *request, struct err *err)
 {
-	struct seccomp_filter filter = {};
+	struct seccomp_filter own = {};
+	const struct seccomp_filter *filter = NULL;
 	struct environment environment = {};
 	int r;
 
@@ -195,13 +196,12 @@ static int prepare_and_start(struct exec *exec, const struct exec_request *reque
 	if (r == 0)
 		r = environment_make(exec->spec, exec->container->hostname, request->env,
 		                     &environment, err);
-	if (r == 0 && exec->spec->seccomp)
-		r = seccomp_filter_get(exec->container->task->seccomp_dir, &seccomp_default,
-		                       exec->spec->cap_bounding, &filter, err);
 	if (r == 0)
-		r = start_helper(exec, request, &environment, &filter, err);
+		r = container_filter(exec->container, exec->spec, &own, &filter, err);
+	if (r == 0)
+		r = start_helper(exec, request, &environment, filter, err);
 	environment_done(&environment);
-	seccomp_filter_done(&filter);
+	seccomp_filter_done(&own);
 	return r;
 }
 

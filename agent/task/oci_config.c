@@ -90,9 +90,11 @@ static int capabilities_translate(struct json_object *caps, struct json_object *
 static int process_translate(struct json_object *from, struct json_object *container,
                              struct json_object *oci, struct json_object *config, struct err *err)
 {
-	static const char *const copied[] = {"args",        "env",     "cwd",
-	                                     "terminal",    "rlimits", "noNewPrivileges",
-	                                     "oomScoreAdj", NULL};
+	static const char *const copied[] = {"args",         "env",
+	                                     "cwd",          "terminal",
+	                                     "rlimits",      "noNewPrivileges",
+	                                     "oomScoreAdj",  "apparmorProfile",
+	                                     "selinuxLabel", NULL};
 	struct json_object *process = json_object_new_object(), *caps = NULL, *user = NULL;
 	bool terminal = false;
 	int r;
@@ -102,10 +104,6 @@ static int process_translate(struct json_object *from, struct json_object *conta
 	r = ONLY_MEMBERS(from, "process", err, "args", "env", "cwd", "terminal", "consoleSize",
 	                 "user", "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj",
 	                 "apparmorProfile", "selinuxLabel");
-	if (r == 0)
-		r = refuse(from, "process", "apparmorProfile", err);
-	if (r == 0)
-		r = refuse(from, "process", "selinuxLabel", err);
 	if (r == 0)
 		r = json_optional(json_get_bool(from, "terminal", &terminal, err));
 	if (r == 0)
@@ -318,14 +316,32 @@ static int resources_translate(struct json_object *from, struct json_object *lin
 	return r < 0 ? r : device_rules_translate(from, ours, err);
 }
 
+/* As text: it is read by the unprivileged process that reads those of tasks. */
+static int seccomp_translate(struct json_object *from, struct json_object *container,
+                             struct err *err)
+{
+	struct json_object *profile = NULL, *source;
+	int r = json_optional(json_get_object(from, "seccomp", &profile, err));
+
+	if (r < 0)
+		return err_prefix(err, r, "linux");
+	if (!profile)
+		return json_add_string(container, "seccomp", "unconfined") < 0 ? err_oom(err) : 0;
+	source = json_object_new_object();
+	if (json_add_string(source, "profile", json_to_text(profile, NULL)) < 0) {
+		json_object_put(source);
+		return err_oom(err);
+	}
+	return json_add(container, "seccomp", source) < 0 ? err_oom(err) : 0;
+}
+
 static int linux_translate(struct json_object *from, struct json_object *config,
                            struct oci_config *ret, struct err *err)
 {
 	static const char *const refused[] = {"uidMappings", "gidMappings", "cgroupsPath",
-	                                      "seccomp",     "mountLabel",  "intelRdt",
-	                                      "personality", NULL};
-	static const char *const copied[] = {"maskedPaths", "readonlyPaths", "sysctl", "devices",
-	                                     NULL};
+	                                      "intelRdt",    "personality", NULL};
+	static const char *const copied[] = {"maskedPaths", "readonlyPaths", "sysctl",
+	                                     "devices",     "mountLabel",    NULL};
 	struct json_object *linux_ = json_object_new_object(), *resources = NULL;
 	const char *propagation = "private";
 	int r;
@@ -350,6 +366,8 @@ static int linux_translate(struct json_object *from, struct json_object *config,
 		                "linux.rootfsPropagation is \"%.32s\"; only private is supported",
 		                propagation);
 	r = copy_all(from, linux_, copied, err);
+	if (r == 0)
+		r = seccomp_translate(from, ret->container, err);
 	if (r == 0)
 		r = json_optional(json_get_object(from, "resources", &resources, err));
 	return r == 0 && resources ? resources_translate(resources, linux_, err) : r;
@@ -473,8 +491,7 @@ int oci_config_parse(struct json_object *config, const char *bundle, const char 
 
 	if (!parsed.container ||
 	    json_add_string(parsed.container, "name", OCI_CONTAINER_NAME) < 0 ||
-	    json_add_string(parsed.container, "id", id) < 0 ||
-	    json_add_string(parsed.container, "seccomp", "unconfined") < 0)
+	    json_add_string(parsed.container, "id", id) < 0)
 		(void)err_oom(err);
 	else
 		r = translate(config, bundle, &parsed, err);

@@ -19,7 +19,8 @@
  *      "layers":["<64 hex diffID>",...],   lowest first; below <state>/images/layers/
  *      "config":{...},                     OCI runtime-spec 1.0.2 config.json, see below
  *      "user":"1000:1000"|"nginx",         as in Docker's Config.User, names from the image
- *      "seccomp":"default"|"unconfined",
+ *      "seccomp":"default"|"unconfined"|{"profile":"<JSON as text>"}|{"path":"/of/a/profile"},
+ *                                          see seccomp_profile.h and seccomp_task.h
  *      "privileged":false,
  *      "userns":"host",                    as Docker's UsernsMode: not remapped, which root's
  *                                          configuration must allow (userns.h); or absent
@@ -41,12 +42,13 @@
  *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.
  *      Of config these are taken, and a member not known is refused by name: ociVersion, hostname,
  *      root.readonly, process (args, env, cwd, terminal, consoleSize, capabilities, rlimits,
- *      noNewPrivileges, oomScoreAdj), mounts (bind and tmpfs; a source that is missing is made as a
- *      directory; type "volume": source "task/NAME", "anonymous/NAME" or "shared/NAME" (volume.h),
- *      the options "nocopy" and "existing", and a member "labels"), linux.maskedPaths,
- *      .readonlyPaths, .sysctl, .devices, linux.resources (cpu.shares, .quota, .period,
- *      memory.limit, .reservation, .swap, .swappiness, pids.limit, blockIO.weight, and devices:
- *      rules that allow; without them linux.devices may be used in every way).
+ *      noNewPrivileges, oomScoreAdj, apparmorProfile, selinuxLabel), mounts (bind and tmpfs; a
+ *      source that is missing is made as a directory; type "volume": source "task/NAME",
+ *      "anonymous/NAME" or "shared/NAME" (volume.h), the options "nocopy" and "existing", and a
+ *      member "labels"), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, .mountLabel,
+ *      linux.resources (cpu.shares, .quota, .period, memory.limit, .reservation, .swap,
+ *      .swappiness, pids.limit, blockIO.weight, and devices: rules that allow; without them
+ *      linux.devices may be used in every way). Labels and AppArmor profiles: label.h.
  *      -> {"type":"created","container":"app","cgroupId":n} descriptors: network namespace and
  *         endpoint socket (bridge and none), none in host mode.
  *      Repeated for a container of this id that has not been started: the same answer again, for an

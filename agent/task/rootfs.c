@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/task/label.h"
 #include "agent/task/mount.h"
 #include "lib/fd.h"
 
@@ -190,15 +191,19 @@ static int make_links(const struct rootfs *rootfs, int private_fd, char *lower, 
 }
 
 /* Relative names reach overlayfs through the working directory, which is put back. */
-static int mount_overlay(int private_fd, const char *lower, struct err *err)
+static int mount_overlay(int private_fd, const char *lower, const char *mount_label,
+                         struct err *err)
 {
-	char options[2048];
-	int r;
+	char options[2048 + LABEL_MAX];
+	int r, n;
 
 	if (fchdir(private_fd) < 0)
 		return err_set(err, -errno, "enter the container's directory");
 
-	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=u,workdir=w,volatile", lower);
+	n = snprintf(options, sizeof(options), "lowerdir=%s,upperdir=u,workdir=w,volatile", lower);
+	/* In quotes, for its categories have commas; it has none itself (spec_security.c). */
+	if (mount_label)
+		snprintf(options + n, sizeof(options) - (size_t)n, ",context=\"%s\"", mount_label);
 	r = sys_mount("overlay", "root", "overlay", 0, options);
 	if (chdir("/") < 0)
 		return err_set(err, -errno, "leave the container's directory");
@@ -262,7 +267,7 @@ int rootfs_mount(const struct rootfs *rootfs, struct err *err)
 	r = layer_path(rootfs, rootfs->n_layers - 1, path, sizeof(path));
 	r = r < 0 ? err_set(err, r, "path of a layer") : copy_root_attributes(disk_fd, path, err);
 	if (r == 0)
-		r = mount_overlay(private_fd, lower, err);
+		r = mount_overlay(private_fd, lower, rootfs->mount_label, err);
 	if (r == -EINVAL && rootfs->mapped)
 		r = err_prefix(err, r, "overlay of id-mapped layers, which needs Linux 5.19");
 	return r;

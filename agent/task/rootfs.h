@@ -34,6 +34,7 @@ int rootfs_prepare_mapped(const char *tasks_dir, const char *layers_dir,
                           const struct userns *userns, struct err *err);
 
 struct rootfs {
+	const char *mount_label;   /* SELinux: of all files in the overlay; NULL: none */
 	const char *directory;     /* not NULL: bound in place of an overlay of layers */
 	const char *tasks_dir;     /* <state>/tasks */
 	const char *disk_dir;      /* <state>/tasks/<task id>/<container>, exists and is empty */

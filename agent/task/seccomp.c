@@ -19,20 +19,8 @@
 #include "lib/fd.h"
 #include "lib/spool.h"
 
-#define NAME_BYTES   64
-#define FILTER_BYTES ((size_t)BPF_MAXINSNS * sizeof(struct sock_filter))
-#define X32_BIT      0x40000000u
-
-/* The architectures whose programs a host of ours can run, as Docker's profile maps them. */
-static const uint32_t sub_arches[] = {
-#if defined(__x86_64__)
-	SCMP_ARCH_X86,
-	SCMP_ARCH_X32,
-#elif defined(__aarch64__)
-	SCMP_ARCH_ARM,
-#endif
-	0,
-};
+#define NAME_BYTES (SECCOMP_NAME_MAX + 1)
+#define X32_BIT    0x40000000u
 
 uint64_t seccomp_profile_capabilities(const struct seccomp_profile *profile)
 {
@@ -57,9 +45,36 @@ static bool next_name(const char **names, char name[NAME_BYTES])
 	return true;
 }
 
+/*
+ * A condition on the same argument twice is not one condition for libseccomp: then, as with runc,
+ * each is a rule of its own, of which one must hold.
+ */
+static bool has_argument_twice(const struct seccomp_rule *rule)
+{
+	unsigned int seen = 0;
+
+	for (size_t i = 0; i < rule->n_args; i++) {
+		if (seen & 1u << rule->args[i].arg)
+			return true;
+		seen |= 1u << rule->args[i].arg;
+	}
+	return false;
+}
+
+static int add_call(scmp_filter_ctx ctx, const struct seccomp_rule *rule, int nr)
+{
+	int r = 0;
+
+	if (!has_argument_twice(rule))
+		return seccomp_rule_add_array(ctx, rule->action, nr, (unsigned int)rule->n_args,
+		                              rule->args);
+	for (size_t i = 0; r == 0 && i < rule->n_args; i++)
+		r = seccomp_rule_add_array(ctx, rule->action, nr, 1, &rule->args[i]);
+	return r;
+}
+
 static int add_rule(scmp_filter_ctx ctx, const struct seccomp_rule *rule, struct err *err)
 {
-	uint32_t action = rule->error ? SCMP_ACT_ERRNO((uint16_t)rule->error) : SCMP_ACT_ALLOW;
 	const char *names = rule->names;
 	char name[NAME_BYTES];
 	int r;
@@ -69,7 +84,7 @@ static int add_rule(scmp_filter_ctx ctx, const struct seccomp_rule *rule, struct
 
 		if (nr == __NR_SCMP_ERROR)
 			continue; /* newer than this libseccomp: see the ENOSYS stub */
-		r = seccomp_rule_add_array(ctx, action, nr, rule->arg.op ? 1 : 0, &rule->arg);
+		r = add_call(ctx, rule, nr);
 		if (r < 0)
 			return err_set(err, r, "seccomp rule for %s", name);
 	}
@@ -85,6 +100,8 @@ static int add_rules(scmp_filter_ctx ctx, const struct seccomp_profile *profile,
 
 		if ((rule->with & ~capabilities) || (rule->without & capabilities))
 			continue;
+		if (rule->action == profile->default_action)
+			continue; /* says nothing, and libseccomp takes no such rule */
 		r = add_rule(ctx, rule, err);
 		if (r < 0)
 			return r;
@@ -126,21 +143,37 @@ static size_t stub_for_arch(struct sock_filter *at, uint32_t audit_arch, uint32_
 	return ARRAY_SIZE(code);
 }
 
+static bool needs_enosys_stub(uint32_t default_action)
+{
+	switch (default_action & SECCOMP_RET_ACTION_FULL) {
+	case SECCOMP_RET_ALLOW:
+	case SECCOMP_RET_LOG:
+	case SECCOMP_RET_TRACE:
+		return false;
+	default:
+		return default_action != SCMP_ACT_ERRNO(ENOSYS);
+	}
+}
+
 /* A call that no rule names because it is newer than the profile must look absent, not forbidden:
  * C libraries try the new one and fall back on ENOSYS only. */
 static int write_enosys_stub(const struct seccomp_profile *profile, int fd)
 {
-	struct sock_filter code[6 * ARRAY_SIZE(sub_arches)];
+	struct sock_filter code[6 * (SECCOMP_ARCHES_MAX + 1)];
+	uint32_t native = seccomp_arch_native();
 	size_t n = 0;
 
+	if (!needs_enosys_stub(profile->default_action))
+		return 0;
 	/* For libseccomp the token of an architecture is its AUDIT_ARCH number; x32 shares that of
 	 * x86-64 and is told by a bit of the call's number. */
-	n += stub_for_arch(code + n, seccomp_arch_native(),
-	                   newest_call(profile, seccomp_arch_native()));
-	for (size_t i = 0; sub_arches[i]; i++)
-		if (sub_arches[i] != SCMP_ARCH_X32)
-			n += stub_for_arch(code + n, sub_arches[i],
-			                   newest_call(profile, sub_arches[i]));
+	n += stub_for_arch(code + n, native, newest_call(profile, native));
+	for (size_t i = 0; i < SECCOMP_ARCHES_MAX && profile->arches[i]; i++) {
+		uint32_t arch = profile->arches[i];
+
+		if (arch != SCMP_ARCH_X32 && arch != native)
+			n += stub_for_arch(code + n, arch, newest_call(profile, arch));
+	}
 	return fd_write_all(fd, code, n * sizeof(code[0]));
 }
 
@@ -149,10 +182,10 @@ static int compile_with(scmp_filter_ctx ctx, const struct seccomp_profile *profi
 {
 	int r;
 
-	for (size_t i = 0; sub_arches[i]; i++) {
-		r = seccomp_arch_add(ctx, sub_arches[i]);
+	for (size_t i = 0; i < SECCOMP_ARCHES_MAX && profile->arches[i]; i++) {
+		r = seccomp_arch_add(ctx, profile->arches[i]);
 		if (r < 0 && r != -EEXIST)
-			return err_set(err, r, "seccomp architecture 0x%x", sub_arches[i]);
+			return err_set(err, r, "seccomp architecture 0x%x", profile->arches[i]);
 	}
 	/* Sorted instead of linear: a call is found in a few steps. Older libraries cannot. */
 	(void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
@@ -170,7 +203,7 @@ static int compile_with(scmp_filter_ctx ctx, const struct seccomp_profile *profi
 int seccomp_compile(const struct seccomp_profile *profile, uint64_t capabilities, int fd,
                     struct err *err)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	scmp_filter_ctx ctx = seccomp_init(profile->default_action);
 	int r;
 
 	if (!ctx)
@@ -184,6 +217,22 @@ void seccomp_filter_done(struct seccomp_filter *filter)
 {
 	free(filter->program.filter);
 	*filter = (struct seccomp_filter){};
+}
+
+int seccomp_filter_set(struct seccomp_filter *filter, const void *code, size_t n)
+{
+	struct sock_filter *copy;
+
+	if (n == 0 || n > SECCOMP_FILTER_BYTES || n % sizeof(*copy))
+		return -EINVAL;
+	copy = malloc(n);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, code, n);
+	free(filter->program.filter);
+	filter->program.filter = copy;
+	filter->program.len = (unsigned short)(n / sizeof(*copy));
+	return 0;
 }
 
 /* Compile in a child into a temporary file and put it in place. */
@@ -227,11 +276,10 @@ static int cache_fill(int dir_fd, const char *name, const struct seccomp_profile
 	                WTERMSIG(status));
 }
 
-/* -ENOENT when the file is missing, or not one that only root can have written. */
-static int cache_read(int dir_fd, const char *name, struct seccomp_filter *ret)
+int seccomp_cache_read(int dir_fd, const char *name, size_t max, char **ret, size_t *ret_len)
 {
 	_cleanup_close_ int fd = -EBADF;
-	_cleanup_free_ struct sock_filter *code = NULL;
+	_cleanup_free_ char *content = NULL;
 	struct stat st;
 	ssize_t n;
 
@@ -241,63 +289,86 @@ static int cache_read(int dir_fd, const char *name, struct seccomp_filter *ret)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 0077) ||
-	    st.st_size <= 0 || (size_t)st.st_size > FILTER_BYTES ||
-	    (size_t)st.st_size % sizeof(*code))
+	    st.st_size <= 0 || (size_t)st.st_size > max)
 		return -ENOENT;
 
-	code = malloc((size_t)st.st_size);
-	if (!code)
+	content = malloc((size_t)st.st_size);
+	if (!content)
 		return -ENOMEM;
-	n = fd_read_all(fd, code, (size_t)st.st_size);
+	n = fd_read_all(fd, content, (size_t)st.st_size);
 	if (n < 0)
 		return (int)n;
 	if (n != st.st_size)
 		return -ENOENT;
-
-	ret->program.len = (unsigned short)((size_t)n / sizeof(*code));
-	ret->program.filter = TAKE_PTR(code);
+	*ret = TAKE_PTR(content);
+	*ret_len = (size_t)n;
 	return 0;
+}
+
+static int cache_read(int dir_fd, const char *name, struct seccomp_filter *ret)
+{
+	_cleanup_free_ char *code = NULL;
+	size_t n;
+	int r = seccomp_cache_read(dir_fd, name, SECCOMP_FILTER_BYTES, &code, &n);
+
+	if (r == 0)
+		r = seccomp_filter_set(ret, code, n);
+	return r == -EINVAL ? -ENOENT : r;
 }
 
 /* So that a filter of other rules (an older release of ours) is never taken for this one. */
 static uint32_t profile_checksum(const struct seccomp_profile *profile)
 {
-	uint32_t crc = 0;
+	uint32_t crc = spool_crc32(0, profile->arches, sizeof(profile->arches));
 
+	crc = spool_crc32(crc, &profile->default_action, sizeof(profile->default_action));
 	for (size_t i = 0; i < profile->n_rules; i++) {
 		const struct seccomp_rule *rule = &profile->rules[i];
-		const uint64_t rest[] = {rule->with,       rule->without, (uint64_t)rule->error,
-		                         rule->arg.arg,    rule->arg.op,  rule->arg.datum_a,
-		                         rule->arg.datum_b};
+		const uint64_t rest[] = {rule->with, rule->without, rule->action};
 
 		crc = spool_crc32(crc, rule->names, strlen(rule->names));
 		crc = spool_crc32(crc, rest, sizeof(rest));
+		for (size_t k = 0; k < rule->n_args; k++) {
+			const uint64_t arg[] = {rule->args[k].arg, rule->args[k].op,
+			                        rule->args[k].datum_a, rule->args[k].datum_b};
+
+			crc = spool_crc32(crc, arg, sizeof(arg));
+		}
 	}
 	return crc;
+}
+
+int seccomp_cache_open(const char *cache_dir, struct err *err)
+{
+	_cleanup_close_ int fd = -EBADF;
+	struct stat st;
+
+	if (mkdir(cache_dir, 0700) < 0 && errno != EEXIST)
+		return err_set(err, -errno, "create %s", cache_dir);
+	fd = open(cache_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(err, -errno, "open %s", cache_dir);
+	if (fstat(fd, &st) < 0)
+		return err_set(err, -errno, "stat %s", cache_dir);
+	if (st.st_uid != geteuid() || (st.st_mode & 0077))
+		return err_text(err, -EPERM, "%s must be root's alone (mode 0700)", cache_dir);
+	return TAKE_FD(fd);
 }
 
 int seccomp_filter_get(const char *cache_dir, const struct seccomp_profile *profile,
                        uint64_t capabilities, struct seccomp_filter *ret, struct err *err)
 {
 	const struct scmp_version *version = seccomp_version();
-	_cleanup_close_ int dir_fd = -EBADF;
-	struct stat st;
+	_cleanup_close_ int dir_fd = seccomp_cache_open(cache_dir, err);
 	char name[128];
 	int r;
 
-	if (mkdir(cache_dir, 0700) < 0 && errno != EEXIST)
-		return err_set(err, -errno, "create %s", cache_dir);
-	dir_fd = open(cache_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd < 0)
-		return err_set(err, -errno, "open %s", cache_dir);
-	if (fstat(dir_fd, &st) < 0)
-		return err_set(err, -errno, "stat %s", cache_dir);
-	if (st.st_uid != geteuid() || (st.st_mode & 0077))
-		return err_text(err, -EPERM, "%s must be root's alone (mode 0700)", cache_dir);
-
+		return dir_fd;
 	snprintf(name, sizeof(name), "%08" PRIx32 "-%" PRIx64 "-libseccomp-%u.%u.%u",
 	         profile_checksum(profile), capabilities & seccomp_profile_capabilities(profile),
 	         version->major, version->minor, version->micro);
+	ret->flags = profile->flags;
 	r = cache_read(dir_fd, name, ret);
 	if (r != -ENOENT)
 		return r < 0 ? err_set(err, r, "read %s/%s", cache_dir, name) : 0;
@@ -311,5 +382,7 @@ int seccomp_filter_get(const char *cache_dir, const struct seccomp_profile *prof
 
 int seccomp_filter_install(const struct seccomp_filter *filter)
 {
-	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter->program) < 0 ? -errno : 0;
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter->flags, &filter->program) < 0)
+		return -errno;
+	return 0;
 }

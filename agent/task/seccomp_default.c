@@ -22,6 +22,7 @@
 #include "lib/cleanup.h"
 
 #define CAP(name) (1ULL << CAP_##name)
+#define ALLOW     .action = SCMP_ACT_ALLOW
 
 #if defined(__s390__)
 #	define CLONE_FLAGS_ARG 1 /* the order of its arguments differs there */
@@ -31,7 +32,8 @@
 #define CLONE_NAMESPACES 0x7e020000
 
 static const struct seccomp_rule rules[] = {
-	{.names = "accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir "
+	{ALLOW,
+         .names = "accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir "
                   "chmod chown chown32 clock_adjtime clock_adjtime64 clock_getres "
                   "clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep "
                   "clock_nanosleep_time64 close close_range connect copy_file_range creat dup "
@@ -85,48 +87,55 @@ static const struct seccomp_rule rules[] = {
                   "process_vm_writev ptrace"},
 
 	/* Of one architecture each. */
-	{.names = "sync_file_range2 swapcontext arm_fadvise64_64 arm_sync_file_range breakpoint "
+	{ALLOW,
+         .names = "sync_file_range2 swapcontext arm_fadvise64_64 arm_sync_file_range breakpoint "
                   "cacheflush set_tls arch_prctl modify_ldt s390_pci_mmio_read "
                   "s390_pci_mmio_write s390_runtime_instr riscv_flush_icache"},
 
-	{.names = "socket", .arg = {0, SCMP_CMP_LT, 38, 0}},
-	{.names = "socket", .arg = {0, SCMP_CMP_EQ, 39, 0}},
-	{.names = "socket", .arg = {0, SCMP_CMP_GT, 40, 0}},
+	{ALLOW, .names = "socket", .n_args = 1, .args = {{0, SCMP_CMP_LT, 38, 0}}},
+	{ALLOW, .names = "socket", .n_args = 1, .args = {{0, SCMP_CMP_EQ, 39, 0}}},
+	{ALLOW, .names = "socket", .n_args = 1, .args = {{0, SCMP_CMP_GT, 40, 0}}},
 
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x0, 0}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x8, 0}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x20000, 0}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0x20008, 0}},
-	{.names = "personality", .arg = {0, SCMP_CMP_EQ, 0xffffffff, 0}},
+	{ALLOW, .names = "personality", .n_args = 1, .args = {{0, SCMP_CMP_EQ, 0x0, 0}}},
+	{ALLOW, .names = "personality", .n_args = 1, .args = {{0, SCMP_CMP_EQ, 0x8, 0}}},
+	{ALLOW, .names = "personality", .n_args = 1, .args = {{0, SCMP_CMP_EQ, 0x20000, 0}}},
+	{ALLOW, .names = "personality", .n_args = 1, .args = {{0, SCMP_CMP_EQ, 0x20008, 0}}},
+	{ALLOW, .names = "personality", .n_args = 1, .args = {{0, SCMP_CMP_EQ, 0xffffffff, 0}}},
 
-	{.names = "clone",
-         .without = CAP(SYS_ADMIN),
-         .arg = {CLONE_FLAGS_ARG, SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0}},
-	{.names = "clone3", .without = CAP(SYS_ADMIN), .error = ENOSYS},
+	{ALLOW, .names = "clone", .without = CAP(SYS_ADMIN), .n_args = 1,
+         .args = {{CLONE_FLAGS_ARG, SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0}}},
+	{.action = SCMP_ACT_ERRNO(ENOSYS), .names = "clone3", .without = CAP(SYS_ADMIN)},
 
-	{.with = CAP(DAC_READ_SEARCH), .names = "open_by_handle_at"},
-	{.with = CAP(SYS_ADMIN),
+	{ALLOW, .with = CAP(DAC_READ_SEARCH), .names = "open_by_handle_at"},
+	{ALLOW, .with = CAP(SYS_ADMIN),
          .names = "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie "
                   "lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount mount_setattr "
                   "move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname "
                   "sethostname setns syslog umount umount2 unshare"},
-	{.with = CAP(SYS_BOOT), .names = "reboot"},
-	{.with = CAP(SYS_CHROOT), .names = "chroot"},
-	{.with = CAP(SYS_MODULE), .names = "delete_module init_module finit_module"},
-	{.with = CAP(SYS_PACCT), .names = "acct"},
-	{.with = CAP(SYS_PTRACE),
+	{ALLOW, .with = CAP(SYS_BOOT), .names = "reboot"},
+	{ALLOW, .with = CAP(SYS_CHROOT), .names = "chroot"},
+	{ALLOW, .with = CAP(SYS_MODULE), .names = "delete_module init_module finit_module"},
+	{ALLOW, .with = CAP(SYS_PACCT), .names = "acct"},
+	{ALLOW, .with = CAP(SYS_PTRACE),
          .names = "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"},
-	{.with = CAP(SYS_RAWIO), .names = "iopl ioperm"},
-	{.with = CAP(SYS_TIME), .names = "settimeofday stime clock_settime clock_settime64"},
-	{.with = CAP(SYS_TTY_CONFIG), .names = "vhangup"},
-	{.with = CAP(SYS_NICE),
+	{ALLOW, .with = CAP(SYS_RAWIO), .names = "iopl ioperm"},
+	{ALLOW, .with = CAP(SYS_TIME), .names = "settimeofday stime clock_settime clock_settime64"},
+	{ALLOW, .with = CAP(SYS_TTY_CONFIG), .names = "vhangup"},
+	{ALLOW, .with = CAP(SYS_NICE),
          .names = "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"},
-	{.with = CAP(SYSLOG), .names = "syslog"},
-	{.with = CAP(BPF), .names = "bpf"},
-	{.with = CAP(PERFMON), .names = "perf_event_open"},
+	{ALLOW, .with = CAP(SYSLOG), .names = "syslog"},
+	{ALLOW, .with = CAP(BPF), .names = "bpf"},
+	{ALLOW, .with = CAP(PERFMON), .names = "perf_event_open"},
 };
 
 const struct seccomp_profile seccomp_default = {
+	.default_action = SCMP_ACT_ERRNO(EPERM),
+/* The architectures whose programs a host of ours can run, as Docker's profile maps them. */
+#if defined(__x86_64__)
+	.arches = {SCMP_ARCH_X86, SCMP_ARCH_X32},
+#elif defined(__aarch64__)
+	.arches = {SCMP_ARCH_ARM},
+#endif
 	.rules = rules,
 	.n_rules = ARRAY_SIZE(rules),
 };

@@ -198,6 +198,8 @@ static int config_parse(struct json_object *config, const struct task_spec *task
 		r = json_optional(json_get_bool(root, "readonly", &spec->readonly_root, err));
 	if (r == 0)
 		r = spec_parse_process(process, spec, err);
+	if (r == 0)
+		r = spec_parse_labels(process, linux_, spec, err);
 	if (r == 0 && mounts)
 		r = spec_parse_mounts(mounts, spec, err);
 	if (r == 0 && linux_)
@@ -352,13 +354,11 @@ static int oci_parse(struct json_object *container, struct container_spec *spec,
 static int settings_parse(struct json_object *container, struct container_spec *spec,
                           struct err *err)
 {
-	const char *user = "", *seccomp = "default", *stop_signal = "SIGTERM";
+	const char *user = "", *stop_signal = "SIGTERM";
 	struct json_object *dns = NULL, *log = NULL;
 	int r;
 
 	r = json_optional(json_get_string(container, "user", &user, err));
-	if (r == 0)
-		r = json_optional(json_get_string(container, "seccomp", &seccomp, err));
 	if (r == 0)
 		r = json_optional(json_get_string(container, "stopSignal", &stop_signal, err));
 	if (r == 0)
@@ -385,13 +385,9 @@ static int settings_parse(struct json_object *container, struct container_spec *
 	if (r < 0)
 		return err_prefix(err, r, "container");
 
-	if (strcmp(seccomp, "default") != 0 && strcmp(seccomp, "unconfined") != 0)
-		return err_text(
-			err, -EINVAL,
-			"seccomp profile \"%.100s\" is not supported; it must be default or "
-			"unconfined",
-			seccomp);
-	spec->seccomp = strcmp(seccomp, "default") == 0;
+	r = spec_parse_seccomp(container, spec, err);
+	if (r < 0)
+		return r;
 	spec->stop_signal = signal_from_name(*stop_signal ? stop_signal : "SIGTERM");
 	if (spec->stop_signal < 0)
 		return err_text(err, -EINVAL, "stopSignal \"%.64s\" is no signal", stop_signal);
@@ -415,7 +411,6 @@ static void apply_privileged(struct container_spec *spec)
 	uint64_t all = capability_all();
 
 	spec->cap_bounding = spec->cap_permitted = spec->cap_effective = all;
-	spec->seccomp = false;
 	free(spec->masked_paths);
 	free(spec->readonly_paths);
 	spec->masked_paths = spec->readonly_paths = NULL;
@@ -537,6 +532,28 @@ static const char *pack(char **at, const char *string)
 	return place;
 }
 
+/* The strings of labels; those of *ret are NULL before. Returns their length together. */
+static size_t pack_labels(const struct labels *labels, struct labels *ret, char **at)
+{
+	const struct {
+		const char *from, **to;
+	} strings[] = {
+		{labels->apparmor_profile, &ret->apparmor_profile},
+		{labels->selinux_label, &ret->selinux_label},
+		{labels->mount_label, &ret->mount_label},
+	};
+	size_t len = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(strings); i++) {
+		if (!strings[i].from)
+			continue;
+		len += strlen(strings[i].from) + 1;
+		if (at)
+			*strings[i].to = pack(at, strings[i].from);
+	}
+	return len;
+}
+
 struct container_spec *container_spec_for_exec(const struct container_spec *spec)
 {
 	_cleanup_(container_spec_freep) struct container_spec *ret = calloc(1, sizeof(*ret));
@@ -545,7 +562,8 @@ struct container_spec *container_spec_for_exec(const struct container_spec *spec
 
 	if (!ret)
 		return NULL;
-	ret->text_len = strlen(spec->cwd) + 1;
+	ret->labels.no_default = spec->labels.no_default;
+	ret->text_len = strlen(spec->cwd) + 1 + pack_labels(&spec->labels, &ret->labels, NULL);
 	for (; spec->env && spec->env[n_env]; n_env++)
 		ret->text_len += strlen(spec->env[n_env]) + 1;
 	ret->text = at = malloc(ret->text_len);
@@ -556,6 +574,7 @@ struct container_spec *container_spec_for_exec(const struct container_spec *spec
 		return NULL;
 
 	ret->cwd = pack(&at, spec->cwd);
+	(void)pack_labels(&spec->labels, &ret->labels, &at);
 	for (size_t i = 0; i < n_env; i++)
 		ret->env[i] = pack(&at, spec->env[i]);
 	ret->cap_bounding = spec->cap_bounding;

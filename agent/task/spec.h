@@ -12,6 +12,8 @@
 #include <sys/types.h>
 
 #include "agent/task/idmap.h"
+#include "agent/task/label.h"
+#include "agent/task/seccomp_task.h"
 #include "agent/task/volume.h"
 #include "cgroups/cgroup.h"
 #include "lib/cleanup.h"
@@ -114,7 +116,9 @@ struct container_spec {
 	int oom_score_adj;
 	bool no_new_privs;
 	bool privileged;
-	bool seccomp;
+	bool seccomp;                         /* a filter, */
+	struct seccomp_source seccomp_source; /* of this profile; none: of Docker's default */
+	struct labels labels;
 	bool init;
 	bool restart;
 	bool terminal;    /* a pseudo-terminal is standard input, output and error */
@@ -165,8 +169,9 @@ int container_spec_parse(struct json_object *container, const struct task_spec *
 struct container_spec *container_spec_free(struct container_spec *spec);
 
 /*
- * What an exec needs of it, in a few kilobytes: env, cwd, user, capabilities, limits, flags. args
- * are none. Nothing of spec is borrowed. NULL: out of memory.
+ * What an exec needs of it, in a few kilobytes: env, cwd, user, capabilities, limits, labels,
+ * flags. args are none, nor is the source of a seccomp profile. Nothing of spec is borrowed. NULL:
+ * out of memory.
  */
 struct container_spec *container_spec_for_exec(const struct container_spec *spec);
 

@@ -340,7 +340,7 @@ int spec_parse_linux(struct json_object *linux_, enum network_mode mode,
 	int r;
 
 	r = ONLY_MEMBERS(linux_, "linux", err, "resources", "maskedPaths", "readonlyPaths",
-	                 "sysctl", "devices");
+	                 "sysctl", "devices", "mountLabel");
 	if (r == 0)
 		r = json_optional(json_get_object(linux_, "resources", &resources, err));
 	if (r == 0)

@@ -29,6 +29,12 @@ int spec_get_strings(struct json_object *obj, const char *where, const char *nam
 /* An absolute path without "..", which is about the container's own tree. */
 int spec_check_path(const char *path, const char *where, struct err *err);
 
+/* "seccomp" of a container; privileged must be known. */
+int spec_parse_seccomp(struct json_object *container, struct container_spec *spec, struct err *err);
+/* The labels in "process" and "linux" (NULL for none). */
+int spec_parse_labels(struct json_object *process, struct json_object *linux_,
+                      struct container_spec *spec, struct err *err);
+
 /* "process", "mounts" and "linux" of a container's "config", into spec; the rest stays untouched.
  */
 int spec_parse_process(struct json_object *process, struct container_spec *spec, struct err *err);

@@ -226,7 +226,8 @@ int spec_parse_process(struct json_object *process, struct container_spec *spec,
 	int r;
 
 	r = ONLY_MEMBERS(process, "process", err, "args", "env", "cwd", "terminal", "consoleSize",
-	                 "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj");
+	                 "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj",
+	                 "apparmorProfile", "selinuxLabel");
 	if (r < 0)
 		return r;
 

@@ -455,10 +455,10 @@ def test_a_terminal_goes_to_the_console_socket(oci):
                         change, "--console-socket", console.path)
     master = console.take()
     oci("start", id_)
+    # Only then: the terminal echoes at once, into the middle of what the program writes.
+    assert read_terminal(master, "console\r\n") == "/dev/pts/0\r\n21 81\r\nconsole\r\n"
     os.write(master, b"word\n")
-    text = read_terminal(master, None)
-    assert text.startswith("word\r\n/dev/pts/0\r\n21 81\r\nconsole\r\n") or "/dev/pts/0\r\n21 81\r\nconsole\r\n" in text
-    assert text.endswith("got word\r\n")
+    assert read_terminal(master, None) == "word\r\ngot word\r\n"
     os.close(master)
     wait_for(lambda: oci.state(id_)["status"] == "stopped", what="its end")
     oci("delete", id_)
@@ -507,7 +507,7 @@ def refusal(path, value):
     (["domainname"], "x", "config.domainname"),
     (["hooks"], {"prestart": [{"path": "/bin/true"}]}, "config.hooks"),
     (["root", "path"], "nowhere", "nowhere"),
-    (["process", "apparmorProfile"], "x", "process.apparmorProfile"),
+    (["process", "apparmorProfile"], "a\nb", "process.apparmorProfile"),
     (["process", "selinuxLabel"], "x", "process.selinuxLabel"),
     (["process", "args"], [], "process.args"),
     (["process", "cwd"], "rel", "process.cwd"),
@@ -516,7 +516,7 @@ def refusal(path, value):
     (["process", "user"], {"username": "x"}, "process.user.username"),
     (["process", "capabilities", "inheritable"], ["CAP_CHOWN"], "inheritable"),
     (["process", "capabilities", "bounding"], ["CAP_NONE"], "CAP_NONE"),
-    (["linux", "seccomp"], {"defaultAction": "SCMP_ACT_ALLOW"}, "linux.seccomp"),
+    (["linux", "seccomp"], [], "linux"),
     (["linux", "uidMappings"], [{"containerID": 0, "hostID": 1, "size": 1}], "linux.uidMappings"),
     (["linux", "cgroupsPath"], "/x", "linux.cgroupsPath"),
     (["linux", "mountLabel"], "x", "linux.mountLabel"),
@@ -572,9 +572,26 @@ def test_errors_go_to_the_log_as_containerd_reads_it(oci):
     assert ran.returncode == 1 and "--systemd-cgroup=1 is not supported" in ran.stderr
 
 
+def test_a_seccomp_filter(oci):
+    """Of the bundle's profile, for an exec as well."""
+    def change(config, action="SCMP_ACT_ALLOW"):
+        config["linux"]["seccomp"] = {
+            "defaultAction": action, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}
+
+    id_, _ = oci.create("exec sleep 1000", change)
+    oci("start", id_)
+    ran = oci("exec", id_, "mkdir", "/tmp/x", check=False)
+    assert ran.returncode == 1 and "Operation not supported" in ran.stderr
+    oci("delete", "-f", id_)
+    ran = oci.run("true", lambda config: change(config, "SCMP_ACT_NOTIFY"))
+    assert ran.returncode == 1 and "SCMP_ACT_NOTIFY is not supported" in ran.stderr
+
+
 def test_features(oci):
     features = json.loads(oci("features").stdout)
     assert features["ociVersionMax"] == "1.0.2" and features["hooks"] == []
+    assert features["linux"]["seccomp"]["enabled"] and "SCMP_ACT_LOG" in features["linux"]["seccomp"]["actions"]
     # Each option it lists is taken.
     options = [o for o in features["mountOptions"] if o not in ("rslave", "slave")]
 

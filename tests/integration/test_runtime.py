@@ -820,7 +820,7 @@ def test_privileged_is_refused_by_root_s_configuration(host, value):
 @pytest.mark.parametrize("changes, message", [
     ({"config": {"process": {"terminal": 1}}}, "terminal"),
     ({"config": {"process": {"consoleSize": {"height": 70000, "width": 1}}}}, "consoleSize"),
-    ({"config": {"process": {"selinuxLabel": "x"}}}, "process.selinuxLabel is not supported"),
+    ({"config": {"process": {"selinuxLabel": "x"}}}, "process.selinuxLabel is"),
     ({"config": {"linux": {"seccomp": {}}}}, "linux.seccomp is not supported"),
     ({"config": {"hooks": {}}}, "config.hooks is not supported"),
     ({"config": {"process": {"args": []}}}, "no command specified"),
@@ -836,6 +836,7 @@ def test_privileged_is_refused_by_root_s_configuration(host, value):
     ({"config": {"mounts": [{"destination": "/x", "type": "bind", "source": "/", "options": ["z"]}]}},
      'option "z"'),
     ({"seccomp": "my-profile"}, "my-profile"),
+    ({"seccomp": {"path": "my-profile"}}, "seccomp.path"),
     ({"stopSignal": "SIGNOPE"}, "SIGNOPE"),
     ({"id": "zz"}, "container.id"),
     ({"name": "../x"}, "container.name"),

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/fd.h"
+#include "tests/unit/bpf.h"
 #include "tests/unit/cmocka_prelude.h"
 
 #if defined(__x86_64__)
@@ -23,50 +24,6 @@
 #endif
 
 #define CAP(name) (1ull << CAP_##name)
-
-/* The classic BPF that seccomp takes, as seccomp(2) describes it. */
-static uint32_t interpret(const struct sock_fprog *program, const struct seccomp_data *data)
-{
-	uint32_t a = 0;
-
-	for (size_t pc = 0; pc < program->len; pc++) {
-		const struct sock_filter *i = &program->filter[pc];
-		bool yes;
-
-		switch (i->code) {
-		case BPF_LD | BPF_W | BPF_ABS:
-			assert_true(i->k + 4 <= sizeof(*data));
-			memcpy(&a, (const char *)data + i->k, 4);
-			continue;
-		case BPF_ALU | BPF_AND | BPF_K:
-			a &= i->k;
-			continue;
-		case BPF_RET | BPF_K:
-			return i->k;
-		case BPF_JMP | BPF_JA:
-			pc += i->k;
-			continue;
-		case BPF_JMP | BPF_JEQ | BPF_K:
-			yes = a == i->k;
-			break;
-		case BPF_JMP | BPF_JGT | BPF_K:
-			yes = a > i->k;
-			break;
-		case BPF_JMP | BPF_JGE | BPF_K:
-			yes = a >= i->k;
-			break;
-		case BPF_JMP | BPF_JSET | BPF_K:
-			yes = a & i->k;
-			break;
-		default:
-			fail_msg("instruction 0x%x at %zu", i->code, pc);
-			return 0;
-		}
-		pc += yes ? i->jt : i->jf;
-	}
-	fail_msg("the program ran off its end");
-	return 0;
-}
 
 /* errno of a call, 0 when it is allowed, -1 for anything else. */
 static int answer(const struct seccomp_filter *filter, uint32_t arch, int nr, uint64_t arg0)

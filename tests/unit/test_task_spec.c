@@ -184,7 +184,10 @@ static void test_what_is_wrong_is_named(void **state)
 	static const struct {
 		const char *process, *config, *own, *words;
 	} rows[] = {
-		{",\"apparmorProfile\":\"x\"", "", "", "process.apparmorProfile"},
+		{",\"apparmorProfile\":\"a\\nb\"", "", "", "process.apparmorProfile"},
+		{",\"selinuxLabel\":\"container_t\"", "", "", "user:role:type:level"},
+		{",\"selinuxLabel\":\"a:b:c:s0\\\"\"", "", "", "process.selinuxLabel"},
+		{"", ",\"linux\":{\"mountLabel\":\"x\"}", "", "linux.mountLabel"},
 		{",\"terminal\":\"yes\"", "", "", "terminal"},
 		{",\"consoleSize\":{\"height\":1}", "", "", "consoleSize"},
 		{",\"user\":{\"uid\":0}", "", "", "process.user"},
@@ -246,6 +249,10 @@ static void test_what_is_wrong_is_named(void **state)
 		{"", ",\"linux\":{\"maskedPaths\":[\"x\"]}", "", "maskedPaths"},
 		{"", "", ",\"user\":7", "user"},
 		{"", "", ",\"seccomp\":\"x\"", "\"x\""},
+		{"", "", ",\"seccomp\":{}", "either profile or path"},
+		{"", "", ",\"seccomp\":{\"profile\":\"{}\",\"path\":\"/x\"}", "either"},
+		{"", "", ",\"seccomp\":{\"path\":\"x\"}", "seccomp.path"},
+		{"", "", ",\"seccomp\":{\"profile\":{}}", "profile"},
 		{"", "", ",\"stopSignal\":\"SIGX\"", "SIGX"},
 		{"", "", ",\"privileged\":\"yes\"", "privileged"},
 		{"", "", ",\"dns\":{\"server\":[]}", "dns.server"},
