@@ -27,6 +27,7 @@
 #include "lib/imds.h"
 #include "lib/log.h"
 #include "lib/loop.h"
+#include "lib/lsm.h"
 
 #define ID_FILE_MAX 4096
 /* How long a host that was an EC2 instance when its state was written waits to be told which. */
@@ -163,6 +164,28 @@ static void on_registered(int r, const struct err *err, void *userdata)
 	(void)malloc_trim(0); /* what starting took is not needed again */
 }
 
+/* What is announced must work: a setting alone makes no security module. */
+static struct node_facts find_facts(const struct node *node)
+{
+	const struct config *config = node->config;
+	struct node_facts facts = {
+		.task_cgroups = config->task_cpu_mem_limit,
+		.execute_command = execute_command_is_installed(node->options->state_dir),
+		.apparmor = lsm_has_apparmor(),
+		.selinux = lsm_has_selinux(),
+	};
+
+	if (config->apparmor_capable && !facts.apparmor)
+		log_warning(NULL, 0,
+		            "ECS_APPARMOR_CAPABLE is true, but AppArmor is not enabled on "
+		            "this host: it is not announced");
+	if (config->selinux_capable && !facts.selinux)
+		log_warning(NULL, 0,
+		            "ECS_SELINUX_CAPABLE is true, but SELinux is not enabled on "
+		            "this host: it is not announced");
+	return facts;
+}
+
 static int start_registration(struct node *node, struct err *err)
 {
 	_cleanup_free_ char *arn = NULL;
@@ -177,9 +200,7 @@ static int start_registration(struct node *node, struct err *err)
 			.loop = node->loop,
 			.config = node->config,
 			.instance = instance_lookup_result(node->lookup),
-			.facts = {.task_cgroups = node->config->task_cpu_mem_limit,
-	                          .execute_command =
-	                                  execute_command_is_installed(node->options->state_dir)},
+			.facts = find_facts(node),
 			.container_instance_arn = arn,
 		},
 		on_registered, node, &node->registration, err);

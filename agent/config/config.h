@@ -61,6 +61,8 @@ struct config {
 
 	/* What tasks may have. */
 	bool privileged_disabled;              /* ECS_DISABLE_PRIVILEGED */
+	bool selinux_capable;                  /* ECS_SELINUX_CAPABLE */
+	bool apparmor_capable;                 /* ECS_APPARMOR_CAPABLE */
 	bool task_iam_role;                    /* ECS_ENABLE_TASK_IAM_ROLE */
 	bool task_iam_role_network_host;       /* ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST */
 	bool awslogs_execution_role;           /* ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE */

@@ -84,6 +84,8 @@ const struct setting settings[] = {
 
 	/* What tasks may have. */
 	BOOLEAN("ECS_DISABLE_PRIVILEGED", privileged_disabled, "false"),
+	BOOLEAN("ECS_SELINUX_CAPABLE", selinux_capable, "false"),
+	BOOLEAN("ECS_APPARMOR_CAPABLE", apparmor_capable, "false"),
 	BOOLEAN("ECS_ENABLE_TASK_IAM_ROLE", task_iam_role, "false"),
 	BOOLEAN("ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST", task_iam_role_network_host, "false"),
 	BOOLEAN("ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE", awslogs_execution_role, "false"),
@@ -217,8 +219,6 @@ const struct setting settings[] = {
 	UNSUPPORTED("ECS_DISABLE_METRICS", "true", "no metrics are sent"),
 	UNSUPPORTED("ECS_POLL_METRICS", "false", "no metrics are sent"),
 	UNSUPPORTED("ECS_POLLING_METRICS_WAIT_DURATION", NULL, "no metrics are sent"),
-	UNSUPPORTED("ECS_SELINUX_CAPABLE", "false", NULL),
-	UNSUPPORTED("ECS_APPARMOR_CAPABLE", "false", NULL),
 	UNSUPPORTED("ECS_EXCLUDE_IPV6_PORTBINDING", "true", "published ports are IPv4"),
 	UNSUPPORTED("AWS_EC2_METADATA_DISABLED", "false", NULL),
 	UNSUPPORTED("NONECS_NUM_CONTAINERS_DELETE_PER_CYCLE", NULL,

@@ -60,6 +60,16 @@ static bool has_execute_command(const struct config *config, const struct node_f
 	return facts->execute_command;
 }
 
+static bool has_selinux(const struct config *config, const struct node_facts *facts)
+{
+	return config->selinux_capable && facts->selinux;
+}
+
+static bool has_apparmor(const struct config *config, const struct node_facts *facts)
+{
+	return config->apparmor_capable && facts->apparmor;
+}
+
 static const struct capability {
 	const char *name;
 	condition_fn condition; /* NULL: always */
@@ -84,6 +94,8 @@ static const struct capability {
 	{P1 "docker-remote-api.1.29", NULL},
 	{P1 "docker-remote-api.1.30", NULL},
 	{P1 "docker-remote-api.1.32", NULL},
+	{P1 "selinux", has_selinux},
+	{P1 "apparmor", has_apparmor},
 	{P1 "task-iam-role", has_task_iam_role},
 	{P1 "task-iam-role-network-host", has_task_iam_role_network_host},
 	{P2 "task-cpu-mem-limit", has_task_limits},

@@ -12,8 +12,9 @@
 #include "lib/err.h"
 
 struct node_facts {
-	bool task_cgroups;    /* task-level limits can be set up here */
-	bool execute_command; /* what ECS Exec needs is on this host */
+	bool task_cgroups;      /* task-level limits can be set up here */
+	bool execute_command;   /* what ECS Exec needs is on this host */
+	bool apparmor, selinux; /* this host has them */
 };
 
 /*

@@ -12,6 +12,7 @@
 #include "agent/engine/engine_internal.h"
 #include "agent/engine/progress.h"
 #include "lib/loop.h"
+#include "lib/lsm.h"
 
 /* A task that keeps changing itself would keep the loop busy, and so would hundreds that have
  * changed at once: the rest is looked at in the next turn. */
@@ -160,6 +161,7 @@ static void set_spec_options(struct engine *engine)
 		.task_iam_role = config->task_iam_role,
 		.task_cgroup_limits = config->task_cpu_mem_limit,
 		.task_memory_inside = config->task_memory_inside,
+		.selinux = config->selinux_capable && lsm_has_selinux(),
 		.cgroup_cpu_period_usec = config->cgroup_cpu_period_usec,
 		.task_pids_limit = config->task_pids_limit,
 	};

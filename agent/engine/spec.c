@@ -17,6 +17,7 @@
 #include "agent/engine/links.h"
 #include "agent/engine/namespaces.h"
 #include "agent/engine/refuse.h"
+#include "agent/engine/security.h"
 #include "agent/engine/spec_process.h"
 #include "agent/engine/volumes.h"
 #include "agent/logs/options.h"
@@ -470,44 +471,6 @@ static int build_config(const struct task *task, const struct container *c,
 	return 0;
 }
 
-/* With "false" it asks for what is the case anyway; spec_process.c applies the others. */
-static bool is_no_new_privileges(const char *opt)
-{
-	static const char *const forms[] = {
-		"no-new-privileges",       "no-new-privileges:true",  "no-new-privileges=true",
-		"no-new-privileges:false", "no-new-privileges=false",
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(forms); i++)
-		if (strcmp(opt, forms[i]) == 0)
-			return true;
-	return false;
-}
-
-/* The profile by name; options of Docker that are not honoured are refused. */
-static int choose_seccomp(const struct container *c, bool privileged, const char **ret,
-                          struct err *err)
-{
-	struct json_object *list = json_get(c->host_config, "SecurityOpt");
-
-	*ret = privileged ? "unconfined" : "default";
-	for (size_t i = 0; i < list_length(list); i++) {
-		const char *opt = json_object_get_string(json_object_array_get_idx(list, i));
-
-		if (!opt)
-			return err_text(err, -EINVAL, "dockerSecurityOptions[%zu] is null", i);
-		if (strcmp(opt, "seccomp=unconfined") == 0 ||
-		    strcmp(opt, "seccomp:unconfined") == 0)
-			*ret = "unconfined";
-		else if (!is_no_new_privileges(opt))
-			return err_text(
-				err, -EOPNOTSUPP,
-				"dockerSecurityOptions: \"%.100s\" is not supported by this agent",
-				opt);
-	}
-	return 0;
-}
-
 static int choose_bound(struct json_object *options, struct json_object *log, struct err *err)
 {
 	const char *mode = json_text(options, "mode"),
@@ -613,7 +576,6 @@ static int build_container(const struct task *task, const struct container *c,
 {
 	_cleanup_json_ struct json_object *obj = json_object_new_object();
 	struct json_object *config = NULL, *log = NULL;
-	const char *seccomp = NULL;
 	bool privileged = false, init = false, open_stdin = false, attach_stdin = false;
 	int r;
 
@@ -625,14 +587,14 @@ static int build_container(const struct task *task, const struct container *c,
 	if (r == 0)
 		r = json_optional(json_get_bool(c->config, "AttachStdin", &attach_stdin, err));
 	if (r == 0)
-		r = choose_seccomp(c, privileged, &seccomp, err);
-	if (r == 0)
 		r = build_config(task, c, options, privileged, &config, err);
 	if (r < 0)
 		return r;
 	if (json_add(obj, "config", config) < 0)
 		return err_oom(err);
-	r = build_log(task, c, options, &log, err);
+	r = security_apply(task, c, options, obj, config, err);
+	if (r == 0)
+		r = build_log(task, c, options, &log, err);
 	if (r < 0)
 		return r;
 	if (json_add(obj, "log", log) < 0 || json_add_string(obj, "name", c->name) < 0 ||
@@ -640,7 +602,6 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add(obj, "layers", json_object_get(c->layers)) < 0 ||
 	    json_add_string(obj, "user", config_or_image(c, "User", "")) < 0 ||
 	    json_add_string(obj, "stopSignal", config_or_image(c, "StopSignal", "SIGTERM")) < 0 ||
-	    json_add_string(obj, "seccomp", seccomp) < 0 ||
 	    json_add_bool(obj, "privileged", privileged) < 0 ||
 	    json_add_bool(obj, "swapIfCounted", is_swap_default(c)) < 0 ||
 	    json_add_bool(obj, "init", init) < 0 ||

@@ -17,6 +17,7 @@ struct spec_options {
 	bool task_iam_role;        /* ECS_ENABLE_TASK_IAM_ROLE (and _NETWORK_HOST for host mode) */
 	bool task_cgroup_limits;   /* ECS_ENABLE_TASK_CPU_MEM_LIMIT */
 	bool task_memory_inside;   /* ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2 */
+	bool selinux;              /* ECS_SELINUX_CAPABLE, on a host with SELinux: label all */
 	uint64_t cgroup_cpu_period_usec; /* ECS_CGROUP_CPU_PERIOD */
 	uint64_t task_pids_limit;        /* ECS_TASK_PIDS_LIMIT, 0: none */
 };

@@ -373,21 +373,6 @@ static int build_rlimits(const struct container *c, struct json_object **ret, st
 	return 0;
 }
 
-static bool no_new_privileges(const struct container *c)
-{
-	struct json_object *list = json_get(c->host_config, "SecurityOpt");
-
-	for (size_t i = 0; is_list(list) && i < json_object_array_length(list); i++) {
-		const char *opt = json_object_get_string(json_object_array_get_idx(list, i));
-
-		if (opt && (strcmp(opt, "no-new-privileges") == 0 ||
-		            strcmp(opt, "no-new-privileges:true") == 0 ||
-		            strcmp(opt, "no-new-privileges=true") == 0))
-			return true;
-	}
-	return false;
-}
-
 static const char *working_dir(const struct container *c)
 {
 	const char *dir = json_text(c->config, "WorkingDir");
@@ -427,7 +412,6 @@ int spec_process(const struct task *task, const struct container *c,
 		return r;
 	if (json_add(process, "rlimits", rlimits) < 0 ||
 	    json_add_string(process, "cwd", working_dir(c)) < 0 ||
-	    json_add_bool(process, "noNewPrivileges", no_new_privileges(c)) < 0 ||
 	    json_add_bool(process, "terminal", terminal) < 0)
 		return err_oom(err);
 	*ret = TAKE_PTR(process);

@@ -279,7 +279,7 @@ static void test_bad_values_are_named(void **state)
 		{"\\\"CapAdd\\\":[\\\"NET_FOO\\\"]", "NET_FOO"},
 		{"\\\"Ulimits\\\":[{\\\"Name\\\":\\\"foo\\\",\\\"Soft\\\":1,\\\"Hard\\\":1}]",
 	         "foo"},
-		{"\\\"SecurityOpt\\\":[\\\"apparmor:x\\\"]", "apparmor"},
+		{"\\\"SecurityOpt\\\":[\\\"credentialspec:x\\\"]", "credentialspec:x"},
 		{"\\\"SecurityOpt\\\":[\\\"no-new-privileges:maybe\\\"]", "maybe"},
 		{"\\\"LogConfig\\\":{\\\"Config\\\":{\\\"mode\\\":\\\"fast\\\"}}", "fast"},
 		{"\\\"LogConfig\\\":{\\\"Type\\\":\\\"splunk\\\"}", "splunk"},
