@@ -57,12 +57,14 @@ void container_give_up_restart(struct engine_container *ec)
 
 static void restart_failed(struct engine_container *ec, int r, const struct err *err)
 {
-	ec->c->restart_count++; /* it was tried */
+	bool host_ends = r == -ECANCELED || r == -ESHUTDOWN;
+
 	log_warning(&ec->log, 0, "restart of the container fails: %s", err->text);
-	/* At the end of the host nothing has failed. */
-	if (r != -ECANCELED && r != -ESHUTDOWN)
+	if (!host_ends) {
+		ec->c->restart_count++; /* it was tried */
 		container_set_reason(ec, err->name ? err->name : "CannotStartContainerError",
 		                     err->text);
+	}
 	ec->restart_due = true;
 	container_give_up_restart(ec);
 }

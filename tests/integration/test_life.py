@@ -41,10 +41,11 @@ def restart_by_policy(directory):
         wait_for(exits.exists, 90, "the first run does not end")
         node.start_daemon("agent")
         found = node.standin.wait_task(arn, "STOPPED")
-        wait_for(lambda: len(node.logs("g")) == 4, 60, lambda: f"log is {node.logs('g')}")
+        stream = f"t/app/{arn.rsplit('/', 1)[1]}"
+        wait_for(lambda: len(node.logs("g", stream)) == 4, 60, lambda: f"log is {node.logs('g')}")
         node.wait_clean()
         node.standin.assert_no_violations()
-        return first, found, node.logs("g")
+        return first, found, node.logs("g", stream)
 
 
 @pytest.fixture(scope="module")

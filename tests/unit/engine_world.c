@@ -189,6 +189,10 @@ static void on_start(struct fake_peer *peer, struct json_object *request, size_t
 		assert_string_equal(c->status, "created");
 	if (peer->world->start_is_silent)
 		return;
+	if (peer->world->host_ends) {
+		refuse(peer, request, -ECANCELED, NULL, "the host is being shut down");
+		return;
+	}
 	if (peer->world->start_exit_code) {
 		c->status = "stopped";
 		body = ipc_message_new("error", request);

@@ -35,6 +35,7 @@ struct world {
 	unsigned int sweep_layers; /* that a sweep removes */
 	int start_exit_code;       /* "start" fails with it */
 	bool start_is_silent;      /* no answer to "start" */
+	bool host_ends;            /* nothing is started any more */
 	bool start_answer_is_lost; /* the same, though it is carried out */
 	uint64_t ran_usec;         /* told with every exit; 0: not told */
 	bool keep_no_records;      /* ecs-task is of a version without "record" */

@@ -253,6 +253,18 @@ static void test_a_restart_that_fails_leaves_the_exit_before_it(void **state)
 	world_exit(world, "t1", "app", 7, false);
 	assert_stopped_with(world, 7, "CannotStartContainerError: exec: not found");
 	assert_int_equal(world_count(world, "start:app"), 2);
+	assert_int_equal(app(world)->restart_count, 1);
+}
+
+static void test_an_exit_at_the_end_of_the_host_is_no_failure(void **state)
+{
+	struct world *world = *state;
+
+	run(world, POLICY);
+	world->host_ends = true;
+	world_exit(world, "t1", "app", 143, false);
+	assert_stopped_with(world, 143, NULL);
+	assert_int_equal(app(world)->restart_count, 0);
 }
 
 static void test_nothing_is_started_again_without_its_supervisor(void **state)
@@ -311,6 +323,7 @@ int main(void)
 		TEST(test_a_stop_during_a_restart),
 		TEST(test_a_restart_that_was_carried_out_during_a_stop_is_stopped),
 		TEST(test_a_restart_that_fails_leaves_the_exit_before_it),
+		TEST(test_an_exit_at_the_end_of_the_host_is_no_failure),
 		TEST(test_nothing_is_started_again_without_its_supervisor),
 		TEST(test_a_supervisor_that_dies_in_the_midst_of_a_restart),
 		TEST(test_the_number_of_restarts_is_rebuilt_with_the_store),
