@@ -2,10 +2,13 @@
 #include "agent/task/container_internal.h"
 
 #include <errno.h>
+#include <linux/nsfs.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -94,10 +97,41 @@ static int make_cgroup(struct container *container, struct err *err)
 	return 0;
 }
 
+/* A sysctl of the network would be the host's own there. */
+static int check_not_of_host(const struct container *container, struct err *err)
+{
+	const struct container_spec *spec = container->spec;
+	struct stat own, given;
+
+	if (fstat(container->netns_fd, &given) < 0 || stat("/proc/self/ns/net", &own) < 0)
+		return err_set(err, -errno, "look at network namespace %s", spec->netns);
+	for (size_t i = 0; i < spec->n_sysctls && own.st_ino == given.st_ino; i++)
+		if (strncmp(spec->sysctls[i].path, "net/", 4) == 0)
+			return err_text(err, -EINVAL,
+			                "sysctl %s is not allowed: network namespace %s is the "
+			                "host's",
+			                spec->sysctls[i].path, spec->netns);
+	return 0;
+}
+
+static int open_network(struct container *container, struct err *err)
+{
+	const char *path = container->spec->netns;
+
+	container->netns_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (container->netns_fd < 0)
+		return err_set(err, -errno, "open network namespace %s", path);
+	if (ioctl(container->netns_fd, NS_GET_NSTYPE) != CLONE_NEWNET)
+		return err_text(err, -EINVAL, "%s is no network namespace", path);
+	return check_not_of_host(container, err);
+}
+
 static int make_network(struct container *container, struct err *err)
 {
 	int r;
 
+	if (container->spec->netns)
+		return open_network(container, err);
 	if (container->task->spec.network_mode == NETWORK_HOST)
 		return 0;
 	if (container->userns)

@@ -286,7 +286,7 @@ int container_start(struct container *container, const struct network_address *a
 		return err_text(err, -EBUSY, "container %s is started already", container->name);
 	if (container->spec->ipc_mode == IPC_MODE_TASK)
 		plan.shm_dir = shared->shm_dir;
-	if (container->spec->ipc_mode == IPC_MODE_HOST)
+	if (container->spec->ipc_mode == IPC_MODE_HOST && !container->spec->bare)
 		plan.shm_dir = "/dev/shm";
 	if (n_port_fds > 0) {
 		ports = malloc(n_port_fds * sizeof(*ports));

@@ -235,9 +235,23 @@ static int mounts_translate(struct json_object *from, struct json_object *config
 
 /* --- linux --- */
 
-static int namespaces_check(struct json_object *linux_, struct oci_config *ret, struct err *err)
+/* One that is there already. Others than of the network cannot be entered: a container's process
+ * namespace lies in its supervisor's, and its mounts are made anew. */
+static int namespace_path(struct json_object *item, const char *type, struct oci_config *ret,
+                          struct err *err)
 {
-	static const char *const known[] = {"pid", "ipc", "uts", "mount", "network", "cgroup"};
+	const char *path = json_text(item, "path");
+
+	if (!path || !*path || strcmp(type, "network") != 0)
+		return refuse(item, "linux.namespaces", "path", err);
+	if (json_add_string(json_get(ret->container, "oci"), "networkNamespace", path) < 0)
+		return err_oom(err);
+	return 0;
+}
+
+static int namespaces_translate(struct json_object *linux_, struct oci_config *ret, struct err *err)
+{
+	static const char *const known[] = {"ipc", "pid", "uts", "mount", "network", "cgroup"};
 	bool has[ARRAY_SIZE(known)] = {};
 	struct json_object *list = NULL;
 	int r = json_optional(json_get_array(linux_, "namespaces", &list, err));
@@ -253,12 +267,17 @@ static int namespaces_check(struct json_object *linux_, struct oci_config *ret, 
 			return err_text(err, -EINVAL,
 			                "linux.namespaces: type \"%.32s\" is not supported",
 			                type ? type : "");
-		r = refuse(item, "linux.namespaces", "path", err);
+		r = ONLY_MEMBERS(item, "linux.namespaces", err, "type", "path");
+		if (r == 0)
+			r = namespace_path(item, type, ret, err);
 		has[k] = true;
 	}
 	if (r < 0)
 		return r;
-	for (size_t k = 0; k < 4; k++)
+	/* The first is the one that can be the host's. */
+	if (!has[0] && json_add_string(ret->container, "ipcMode", "host") < 0)
+		return err_oom(err);
+	for (size_t k = 1; k < 4; k++)
 		if (!has[k])
 			return err_text(
 				err, -EINVAL,
@@ -355,7 +374,7 @@ static int linux_translate(struct json_object *from, struct json_object *config,
 	for (size_t i = 0; r == 0 && refused[i]; i++)
 		r = refuse(from, "linux", refused[i], err);
 	if (r == 0)
-		r = namespaces_check(from, ret, err);
+		r = namespaces_translate(from, ret, err);
 	if (r == 0)
 		r = json_optional(json_get_string(from, "rootfsPropagation", &propagation, err));
 	if (r < 0)

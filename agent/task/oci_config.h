@@ -9,7 +9,9 @@
  *     /sys/fs/cgroup) are made whether they are listed or not, as "runc spec" writes them; another
  *     type or option there is refused. /proc and what is masked are mounted nosuid, nodev and
  * noexec;
- *   - a container always has a cgroup namespace of its own, also when "cgroup" is not listed;
+ *   - a container always has a cgroup namespace of its own, also when "cgroup" is not listed; the
+ *     IPC and the network namespace are the host's when they are not, and the latter can have a
+ *     path;
  *   - the primary gid is one of the supplementary groups, too.
  */
 #pragma once

@@ -67,7 +67,7 @@
  *      beside "container".
  *
  *      With "oci":{"rootfs":"/dir","hold":true,"additionalGids":[],"uidMappings":[],
- *      "gidMappings":[]} (only of a supervisor of the
+ *      "gidMappings":[],"networkNamespace":"/path"} (only of a supervisor of the
  *      OCI command line) in place of layers, and descriptors in "create" that are the container's
  *      standard input, output and error, nothing is added that Docker adds, and with "hold" the
  *      first "start" is answered {"type":"held","container":"app","pid":n} with the terminal's

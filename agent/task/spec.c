@@ -340,13 +340,17 @@ static int oci_parse(struct json_object *container, struct container_spec *spec,
 		return r;
 	spec->bare = true;
 	r = ONLY_MEMBERS(oci, "container.oci", err, "rootfs", "hold", "additionalGids",
-	                 "uidMappings", "gidMappings");
+	                 "uidMappings", "gidMappings", "networkNamespace");
 	if (r == 0)
 		r = json_get_string(oci, "rootfs", &spec->rootfs, err);
 	if (r == 0)
 		r = spec_check_path(spec->rootfs, "container.oci.rootfs", err);
 	if (r == 0)
 		r = json_optional(json_get_bool(oci, "hold", &spec->hold, err));
+	if (r == 0)
+		r = json_optional(json_get_string(oci, "networkNamespace", &spec->netns, err));
+	if (r == 0 && spec->netns)
+		r = spec_check_path(spec->netns, "container.oci.networkNamespace", err);
 	return r < 0 ? r : gids_parse(oci, spec, err);
 }
 

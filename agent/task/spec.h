@@ -129,6 +129,7 @@ struct container_spec {
 
 	/* Of the OCI command line (oci.h); tasks have none of it. */
 	const char *rootfs; /* absolute: this directory is the root, in place of layers */
+	const char *netns;  /* path of a network namespace to use; NULL: as network_mode says */
 	bool bare;          /* nothing that Docker adds: /etc/hosts, variables, default limits */
 	bool hold;          /* the start stops before the program is run */
 	struct id_maps *id_maps; /* owned; NULL: no user namespace of its own */

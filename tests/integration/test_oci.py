@@ -5,6 +5,7 @@ import contextlib
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -214,8 +215,12 @@ def host_network(config):
         {"allow": True, "type": "c", "major": 1, "minor": 5, "access": "rwm"})
 
 
+def host_ipc(config):
+    config["linux"]["namespaces"] = [n for n in config["linux"]["namespaces"] if n["type"] != "ipc"]
+
+
 @needs_runc
-@pytest.mark.parametrize("change", [no_change, other_user, many_caps, host_network])
+@pytest.mark.parametrize("change", [no_change, other_user, many_caps, host_network, host_ipc])
 def test_a_container_sees_what_it_sees_with_runc(oci, change):
     bundle = oci.bundle(PROBE, change)
     (bundle / "rootfs/scratch").mkdir()
@@ -291,6 +296,38 @@ def test_a_signal_counts_as_128_plus_n(oci):
         assert oci("exec", id_, "hostname").stdout == "runc\n"
         oci("kill", id_, "KILL")
         assert process.wait(20) == 137
+
+
+def test_namespaces_that_are_there_already(oci):
+    """A network namespace by its path, and the host's IPC."""
+    def change(path, *sysctls):
+        def apply(config):
+            config["linux"]["namespaces"] = [
+                *({"type": name} for name in ("pid", "uts", "mount")),
+                {"type": "network", "path": path}]
+            config["linux"]["sysctl"] = {name: "1" for name in sysctls}
+        return apply
+
+    other = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 1000"],
+                             stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        path = f"/proc/{other.pid}/ns/net"
+        ran = oci.run("readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; "
+                      "cat /proc/sys/net/ipv4/ip_forward",
+                      change(path, "net.ipv4.ip_forward"))
+        assert ran.stdout.split() == [os.readlink(path), os.readlink("/proc/self/ns/ipc"), "1"], ran
+        for wrong, message in (
+                (change("/proc/self/ns/uts"), "is no network namespace"),
+                (change("/nowhere"), "open network namespace /nowhere"),
+                (change(f"/proc/{os.getpid()}/ns/net", "net.ipv4.ip_forward"), "is the host's"),
+                (change(path, "kernel.sem"), "kernel.sem.*ipcMode host")):
+            ran = oci.run("true", wrong)
+            assert ran.returncode == 1 and re.search(message, ran.stderr), ran
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
 
 
 # --- the life of a container
@@ -525,8 +562,9 @@ def refusal(path, value):
     (["linux", "rootfsPropagation"], "shared", "rootfsPropagation"),
     (["linux", "surprise"], 1, "linux.surprise"),
     (["linux", "namespaces", 0], {"type": "user"}, '"user" is not supported'),
-    (["linux", "namespaces", 0], {"type": "network", "path": "/x"}, "linux.namespaces.path"),
-    (["linux", "namespaces"], [{"type": "pid"}], "without a ipc namespace"),
+    (["linux", "namespaces", 0], {"type": "ipc", "path": "/x"}, "linux.namespaces.path"),
+    (["linux", "namespaces", 1], {"type": "network", "path": "x"}, "networkNamespace"),
+    (["linux", "namespaces"], [{"type": "ipc"}], "without a pid namespace"),
     (["linux", "sysctl"], {"kernel.core_pattern": "|/x"}, "kernel.core_pattern"),
     (["linux", "resources", "rdma"], {"x": {}}, "rdma"),
     (["linux", "resources", "devices", 0], {"allow": False, "type": "c"}, "rules that deny"),
