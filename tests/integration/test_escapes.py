@@ -575,6 +575,7 @@ def test_cve_2025_52565_the_console_is_bound_to_nothing_of_the_container_s(host,
                     master = terminal(task, ["/bin/tty"], container=name)
                     assert "/dev/pts/1" in read_terminal(master, None)
                     os.close(master)
+                    task.connection.event("exec-exited", name)
                 else:  # what is there is no devpts
                     with pytest.raises(RequestError, match="make the terminal"):
                         terminal(task, ["/bin/tty"], container=name)
