@@ -231,6 +231,8 @@ static void on_message(wslay_event_context_ptr wslay,
 	if (message->msg_length)
 		memcpy(text, message->msg, message->msg_length);
 	text[message->msg_length] = '\0';
+	/* One may take milliseconds to act upon: the next waits for its own turn of the loop. */
+	websocket->turn_left = 0;
 	websocket->handlers->message(websocket, message->opcode == WSLAY_TEXT_FRAME, text,
 	                             message->msg_length, websocket->userdata);
 }
