@@ -41,7 +41,7 @@ static int find_cgroup(const struct nlmsghdr *header, uint64_t *ret)
 	return -ENODATA;
 }
 
-static int read_answer(const char *buf, size_t n, uint32_t seq, uint64_t *ret)
+static int read_answer(const char *buf, size_t n, uint32_t seq, uint64_t *ret, uid_t *ret_uid)
 {
 	const struct nlmsghdr *header = (const struct nlmsghdr *)buf;
 
@@ -59,11 +59,12 @@ static int read_answer(const char *buf, size_t n, uint32_t seq, uint64_t *ret)
 	if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
 	    header->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
 		return -EPROTO;
+	*ret_uid = ((const struct inet_diag_msg *)NLMSG_DATA(header))->idiag_uid;
 	return find_cgroup(header, ret);
 }
 
 int caller_cgroup(int diag_fd, const struct sockaddr_in *peer, const struct sockaddr_in *local,
-                  uint64_t *ret_cgroup_id)
+                  uint64_t *ret_cgroup_id, uid_t *ret_uid)
 {
 	static uint32_t seq;
 	struct question q = {
@@ -90,7 +91,7 @@ int caller_cgroup(int diag_fd, const struct sockaddr_in *peer, const struct sock
 		n = recv(diag_fd, buf, sizeof(buf), 0);
 		if (n < 0)
 			return errno == EAGAIN ? -ENODATA : -errno;
-		r = read_answer(buf, (size_t)n, q.header.nlmsg_seq, ret_cgroup_id);
+		r = read_answer(buf, (size_t)n, q.header.nlmsg_seq, ret_cgroup_id, ret_uid);
 	} while (r == -EAGAIN);
 	return r;
 }

@@ -1,12 +1,13 @@
 /*
  * Who is at the other end of a connection within this network namespace: the id of the cgroup in
  * which its socket was made, as sock_diag(7) tells (INET_DIAG_CGROUP_ID, Linux 5.10). Needs no
- * capability.
+ * capability. And the user who made it.
  */
 #pragma once
 
 #include <netinet/in.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "lib/err.h"
 
@@ -19,4 +20,7 @@ int caller_open(struct err *err);
  * does not say (no cgroup2).
  */
 int caller_cgroup(int diag_fd, const struct sockaddr_in *peer, const struct sockaddr_in *local,
-                  uint64_t *ret_cgroup_id);
+                  uint64_t *ret_cgroup_id, uid_t *ret_uid);
+
+/* The root of the hierarchy: where the kernel says this of every socket there is no cgroup2. */
+#define CALLER_ROOT_CGROUP 1

@@ -237,21 +237,27 @@ static void audit(struct connection *c, const struct answer *answer, const char 
 		audit_write(c->http->audit, &request);
 }
 
-struct container *http_find_caller(struct http *http, int fd, const struct sockaddr_in *peer)
+struct container *http_find_caller(struct http *http, int fd, const struct sockaddr_in *peer,
+                                   bool *ret_is_root)
 {
+	struct container *container;
 	struct sockaddr_in local;
 	socklen_t n = sizeof(local);
 	uint64_t id;
+	uid_t uid;
 	int r;
 
+	*ret_is_root = false;
 	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
 		return NULL;
-	r = caller_cgroup(http->diag_fd, peer, &local, &id);
+	r = caller_cgroup(http->diag_fd, peer, &local, &id, &uid);
 	if (r < 0) {
 		log_debug(NULL, "cannot tell who has connected: %s", strerror(-r));
 		return NULL;
 	}
-	return store_find_cgroup(http->store, id);
+	container = store_find_cgroup(http->store, id);
+	*ret_is_root = !container && uid == 0 && id != CALLER_ROOT_CGROUP;
+	return container;
 }
 
 /* A container of host mode that was not known when its connection was accepted may be by now. */
@@ -264,7 +270,7 @@ static void identify_again(struct connection *c)
 	    n != sizeof(peer))
 		return;
 	connection_task(c)->n_connections--;
-	c->container = container_ref(http_find_caller(c->http, c->fd, &peer));
+	c->container = container_ref(http_find_caller(c->http, c->fd, &peer, &c->is_host_root));
 	connection_task(c)->n_connections++;
 }
 
@@ -341,6 +347,7 @@ static enum MHD_Result answer_request(struct http *http, struct connection *c, c
 		identify_again(c);
 	request = (struct route_request){
 		.container = c->container,
+		.is_host_root = c->is_host_root,
 		.path = path,
 		.id_argument = MHD_lookup_connection_value(c->mhd, MHD_GET_ARGUMENT_KIND, "id"),
 		.is_repeated = c->wait_until_usec != 0,
@@ -470,7 +477,7 @@ static int start_mhd(struct http *http, struct err *err)
 	return r < 0 ? err_set(err, r, "put libmicrohttpd on the event loop") : 0;
 }
 
-int connection_add(struct http *http, struct container *container, int fd,
+int connection_add(struct http *http, struct container *container, bool is_host_root, int fd,
                    const struct sockaddr_in *peer)
 {
 	struct connection *c = calloc(1, sizeof(*c));
@@ -481,6 +488,7 @@ int connection_add(struct http *http, struct container *container, int fd,
 	}
 	*c = (struct connection){.http = http,
 	                         .container = container_ref(container),
+	                         .is_host_root = is_host_root,
 	                         .fd = fd,
 	                         .deadline_usec = now_usec() + HTTP_REQUEST_USEC};
 	snprintf(c->remote, sizeof(c->remote), "%s:%u", inet_ntoa(peer->sin_addr),

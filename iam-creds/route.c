@@ -79,10 +79,15 @@ static int credentials_error(struct answer *a, int version, unsigned status, con
 }
 
 static const struct credentials *find_own(const struct store *store,
-                                          const struct container *container, const char *id)
+                                          const struct route_request *request, const char *id)
 {
 	const struct credentials *c = store_find_credentials(store, id);
+	const struct container *container = request->container;
 
+	/* While not everything is known, a container could be taken for a process of the host. */
+	if (!container && request->is_host_root && store_is_complete(store) && c &&
+	    c->role_type == ROLE_TASK_APPLICATION && !c->task->released)
+		return c;
 	if (!container || container->task->released)
 		return NULL;
 	return c && c->task == container->task ? c : NULL;
@@ -94,7 +99,7 @@ static int answer_credentials(const struct store *store, const struct route_requ
 	if (!id || id[0] == '\0')
 		return credentials_error(a, version, 400, "NoIdInRequest",
 		                         "No Credential ID in the request");
-	a->credentials = find_own(store, request->container, id);
+	a->credentials = find_own(store, request, id);
 	a->not_yet = !a->credentials && !store_is_complete(store);
 	if (a->not_yet)
 		return credentials_error(a, version, 503, "CredentialsUninitialized",

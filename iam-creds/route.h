@@ -16,9 +16,13 @@ struct route_config {
 
 struct route_request {
 	struct container *container; /* who asks; NULL: nobody we know (host network) */
-	const char *path;            /* decoded */
-	const char *id_argument;     /* "id" of the query; NULL if absent */
-	bool is_repeated;            /* has waited: it has passed its rate limit before */
+	/* Nobody we know, and root of the host: gets the credentials of any task's role whose id it
+	 * knows, as mount.efs and its watchdog do for a task. Such a process could take them from
+	 * the task's memory as well. */
+	bool is_host_root;
+	const char *path;        /* decoded */
+	const char *id_argument; /* "id" of the query; NULL if absent */
+	bool is_repeated;        /* has waited: it has passed its rate limit before */
 	uint64_t now_usec, now_realtime_usec;
 };
 

@@ -264,9 +264,11 @@ class Cgroup2:
 
 
 FETCH = """
-import http.client, sys
+import http.client, os, sys
 with open(sys.argv[1] + "/cgroup.procs", "w") as f:
     f.write("0")
+if len(sys.argv) > 3:
+    os.setuid(int(sys.argv[3]))
 c = http.client.HTTPConnection("169.254.170.2", 80, timeout=20)
 c.request("GET", sys.argv[2])
 r = c.getresponse()
@@ -276,7 +278,7 @@ print(r.status, r.read().decode())
 
 @pytest.fixture
 def cgroups():
-    made = [Cgroup2(), Cgroup2()]
+    made = [Cgroup2(), Cgroup2(), Cgroup2()]
     yield made
     for cgroup in made:
         wait_for(lambda: not (cgroup.path / "cgroup.procs").read_text())
@@ -290,12 +292,13 @@ def test_in_host_mode_the_cgroup_tells_who_is_asking(stopped, cgroups):
     with host.listen() as s:
         stopped.control.ok([s], type="serve-host")
     assert stopped.control.send(type="hello")["host"] is True
-    for i, cgroup in enumerate(cgroups, 1):
+    *known, stranger = cgroups
+    for i, cgroup in enumerate(known, 1):
         stopped.put(f"c{i}", f"t{i}")
         stopped.control.ok(type="host-container", taskId=f"t{i}", container="app", cgroupId=cgroup.id)
 
-    def fetch(cgroup, path):
-        done = host.exec(sys.executable, "-c", FETCH, str(cgroup.path), path)
+    def fetch(cgroup, path, uid="0"):
+        done = host.exec(sys.executable, "-c", FETCH, str(cgroup.path), path, uid)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[0]
 
@@ -303,9 +306,15 @@ def test_in_host_mode_the_cgroup_tells_who_is_asking(stopped, cgroups):
     assert fetch(cgroups[0], "/v2/credentials/c2") == "400"
     assert fetch(cgroups[1], "/v2/credentials/c2") == "200"
     assert fetch(cgroups[1], "/v2/credentials/c1") == "400"
-    assert host.get("/v2/credentials/c1")[0] == 400, "a process of the host itself"
+    # Processes of the host: mount.efs asks as root for the role of a task, and nobody else may.
+    stopped.put("x1", "t1", "TaskExecution")
+    assert fetch(stranger, "/v2/credentials/c1") == "200"
+    assert fetch(stranger, "/v2/credentials/x1") == "400"
+    assert fetch(stranger, "/v2/credentials/unknown") == "400"
+    assert fetch(stranger, "/v2/credentials/c1", "65534") == "400"
     stopped.control.ok(type="release", taskId="t1")
     assert fetch(cgroups[0], "/v2/credentials/c1") == "400"
+    assert fetch(stranger, "/v2/credentials/c1") == "400"
 
 
 # Restarts
