@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -117,4 +118,20 @@ int program_dir(char *buf, size_t n, struct err *err)
 		return err_text(err, -ENOENT, "this program has no directory of its own: %s", buf);
 	*slash = '\0';
 	return 0;
+}
+
+int program_find(const char *name, char *buf, size_t n)
+{
+	const char *path = getenv("PATH");
+	char dirs[4096];
+	char *rest = dirs, *dir;
+
+	if (snprintf(dirs, sizeof(dirs), "%s:/usr/sbin:/sbin", path ? path : "") >=
+	    (int)sizeof(dirs))
+		return -ENAMETOOLONG;
+	while ((dir = strsep(&rest, ":")))
+		if (*dir == '/' && snprintf(buf, n, "%s/%s", dir, name) < (int)n &&
+		    access(buf, X_OK) == 0)
+			return 0;
+	return -ENOENT;
 }

@@ -35,3 +35,7 @@ int options_parse(int argc, char **argv, const char *synopsis, const struct opti
 
 /* Directory of the running program, where its siblings are: no trailing slash. */
 int program_dir(char *buf, size_t n, struct err *err);
+
+/* The path of a program of the host that is not one of ours: what PATH has first, or /usr/sbin or
+ * /sbin. -ENOENT when it is not installed. */
+int program_find(const char *name, char *buf, size_t n);

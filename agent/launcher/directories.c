@@ -21,6 +21,8 @@ static const struct directory {
 	{false, "tasks", NULL, "ecs-agent", 0750},
 	{false, "metadata", "ecs-metadata", "ecs-metadata", 0755},
 	{false, "seccomp", NULL, NULL, 0700},
+	{false, "mounts", NULL, NULL, 0700},  /* of mount.efs */
+	{false, "volumes", NULL, NULL, 0700}, /* each supervisor has mounts of its own here */
 	{true, ".", NULL, NULL, 0755},
 	{true, "data", "ecs-agent", "ecs-agent", 0700},
 	{true, "images", NULL, NULL, 0711},

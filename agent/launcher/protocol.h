@@ -7,6 +7,7 @@
  *     task-host-pid <id>\n  the same for a task of pidMode host: not in a pid namespace of its own
  *     image\n               start an image pull (ecs-image)
  *     network\n             start ecs-network
+ *     volume\n              start the mount of a volume (ecs-volume)
  *     reap <task id>\n      remove what a dead supervisor left (ecs-task --reap): cgroups,
  *                           overlay directories, runtime files; safe to repeat
  *     discard <task id>\n   the same, and its log spool: of a task of another host, whose state
@@ -24,6 +25,7 @@
  *     ecs-task [--host-pid | --reap | --discard] OPTIONS --cgroup-parent P -- <task id>
  *     ecs-image --serve OPTIONS
  *     ecs-network OPTIONS
+ *     ecs-volume OPTIONS
  * where OPTIONS are --config F --state-dir D --runtime-dir D. They run
  * from a sealed copy in memory, as root, leading a session of their own, in "/", with umask 022,
  * default signals, no descriptor but 0 to 3 (0 and 1 are /dev/null), and of the environment only

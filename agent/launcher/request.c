@@ -12,6 +12,7 @@ static const struct {
 	[LAUNCHER_VERB_TASK] = {"task", true},
 	[LAUNCHER_VERB_IMAGE] = {"image", false},
 	[LAUNCHER_VERB_NETWORK] = {"network", false},
+	[LAUNCHER_VERB_VOLUME] = {"volume", false},
 	[LAUNCHER_VERB_REAP] = {"reap", true},
 	[LAUNCHER_VERB_DISCARD] = {"discard", true},
 	[LAUNCHER_VERB_TASK_HOST_PID] = {"task-host-pid", true},
@@ -60,8 +61,8 @@ int launcher_request_parse(const char *line, size_t len, struct launcher_request
 	if (verb < 0)
 		return err_text(
 			err, -EINVAL,
-			"unknown request \"%.*s\", expected task, task-host-pid, image, network, reap or "
-			"discard",
+			"unknown request \"%.*s\", expected task, task-host-pid, image, network, volume, reap "
+			"or discard",
 			(int)(verb_len < 32 ? verb_len : 32), line);
 	if (!verbs[verb].has_task_id && blank)
 		return err_text(err, -EINVAL, "request \"%s\" takes no argument", verbs[verb].name);

@@ -45,6 +45,7 @@ enum program_index {
 	PROGRAM_TASK,
 	PROGRAM_IMAGE,
 	PROGRAM_NETWORK,
+	PROGRAM_VOLUME,
 	_PROGRAM_MAX
 };
 
@@ -145,6 +146,8 @@ static int program_of(enum launcher_verb verb)
 		return PROGRAM_IMAGE;
 	case LAUNCHER_VERB_NETWORK:
 		return PROGRAM_NETWORK;
+	case LAUNCHER_VERB_VOLUME:
+		return PROGRAM_VOLUME;
 	default:
 		return PROGRAM_TASK;
 	}
@@ -529,7 +532,8 @@ static int watch_signals(void)
 
 int server_new(const struct server_config *config, struct server **ret, struct err *err)
 {
-	static const char *const names[_PROGRAM_MAX] = {"ecs-task", "ecs-image", "ecs-network"};
+	static const char *const names[_PROGRAM_MAX] = {"ecs-task", "ecs-image", "ecs-network",
+	                                                "ecs-volume"};
 	_cleanup_(server_freep) struct server *s = calloc(1, sizeof(*s));
 
 	if (!s)

@@ -100,9 +100,9 @@ struct host_device {
 struct child_plan {
 	const struct container_spec *spec;
 	const struct policy *policy;
-	const char *dir;                    /* of the container in .private (rootfs.h) */
-	const char *task_dir, *volumes_dir; /* volume.h */
-	int host_mounts_fd;                 /* host_mounts.h; -EBADF: none */
+	const char *dir; /* of the container in .private (rootfs.h) */
+	struct volume_dirs volume_dirs;
+	int host_mounts_fd; /* host_mounts.h; -EBADF: none */
 	const char *hostname;
 	char **env; /* NULL-terminated, with one more free place for HOME */
 	size_t n_env;

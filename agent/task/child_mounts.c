@@ -172,7 +172,7 @@ static int open_volume(struct child *child, const struct mount_spec *mount)
 
 	if (r < 0)
 		return r;
-	fd = volume_open(&mount->volume, plan->task_dir, plan->volumes_dir);
+	fd = volume_open(&mount->volume, &plan->volume_dirs);
 	r = plan->userns ? userns_own_files(plan->userns) : 0;
 	if (r < 0 && fd >= 0)
 		fd_close(fd);
@@ -191,7 +191,7 @@ static int fill_volume(struct child *child, const struct mount_spec *mount, int 
 static int volume_mount(struct child *child, const struct mount_spec *mount)
 {
 	_cleanup_close_ int volume = -EBADF, tree = -EBADF;
-	int r;
+	int r = 0;
 
 	child->where.step = CHILD_VOLUME;
 	volume = open_volume(child, mount);
@@ -203,7 +203,9 @@ static int volume_mount(struct child *child, const struct mount_spec *mount)
 	tree = mount_clone(volume, mount->recursive);
 	if (tree < 0)
 		return tree;
-	r = child_map_tree(child, tree, mount->recursive, volume);
+	/* What is mounted has ids of its own: a server's, or the host's with a bind mount. */
+	if (mount->volume.scope != VOLUME_MOUNTED)
+		r = child_map_tree(child, tree, mount->recursive, volume);
 	if (r == 0 && !mount->nocopy)
 		r = fill_volume(child, mount, tree);
 	if (r < 0)

@@ -168,6 +168,11 @@ static void describe_mount(const struct container_spec *spec, const struct child
 		describe_map(mount, report, err);
 	else if (report->step == CHILD_VOLUME && r == -ENOENT)
 		err_text(err, r, "volume %.200s does not exist", mount->volume.name);
+	else if (report->step == CHILD_VOLUME && r == -EMEDIUMTYPE)
+		err_text(err, r,
+		         "volume %.200s was made with driverOpts, which the task definition must "
+		         "give as well",
+		         mount->volume.name);
 	else if (report->step == CHILD_VOLUME)
 		err_set(err, r, "volume %.200s", mount->volume.name);
 	else if (report->step == CHILD_MOUNT_SOURCE)

@@ -40,6 +40,7 @@ struct task {
 	const char *id;
 	char tasks_dir[PATH_MAX];   /* <state>/tasks */
 	char volumes_dir[PATH_MAX]; /* <state>/volumes */
+	char mounted_dir[PATH_MAX]; /* <run>/volumes */
 	char state_dir[PATH_MAX];   /* <state>/tasks/<id> */
 	char layers_dir[PATH_MAX];  /* <state>/images/layers */
 	char seccomp_dir[PATH_MAX]; /* <run>/seccomp */

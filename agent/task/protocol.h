@@ -13,6 +13,11 @@
  *      Once, first. pidMode, ipcMode: see namespaces.h; private if missing. shmBytes: size of the
  *      /dev/shm that ipcMode task shares. -> {"type":"ready"}
  *
+ *  {"type":"volume","name":"data"}         descriptor: the lifeline of ecs-volume
+ *      (agent/volume/protocol.h), through which the mount itself is taken. From here on containers
+ *      can mount "mounted/data". It goes with this process. -> {"type":"volume-held"}
+ *      Repeated for a name: the same answer, and the second mount is let go.
+ *
  *  {"type":"create","container":{
  *      "name":"app",                       the name in the task definition
  *      "id":"<64 hex>",                    runtime id
@@ -44,8 +49,8 @@
  *      root.readonly, process (args, env, cwd, terminal, consoleSize, capabilities, rlimits,
  *      noNewPrivileges, oomScoreAdj, apparmorProfile, selinuxLabel), mounts (bind and tmpfs; a
  *      source that is missing is made as a directory; type "volume": source "task/NAME",
- *      "anonymous/NAME" or "shared/NAME" (volume.h), the options "nocopy" and "existing", and a
- *      member "labels"), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, .mountLabel,
+ *      "anonymous/NAME", "shared/NAME" or "mounted/NAME" (volume.h), the options "nocopy" and
+ *      "existing", and a member "labels"), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, .mountLabel,
  *      linux.resources (cpu.shares, .quota, .period, memory.limit, .reservation, .swap,
  *      .swappiness, pids.limit, blockIO.weight, and devices: rules that allow; without them
  *      linux.devices may be used in every way). Labels and AppArmor profiles: label.h.
@@ -94,8 +99,8 @@
  *
  *  {"type":"state"} -> {"type":"state","ready":bool,"containers":[{"name","id","status":"created"|
  *      "starting"|"running"|"stopped","pid","startedTime","exitCode","oomKilled","exitTime",
- *      "ranUsec","restarts","cgroupId","execs":[{"exec","pid"}]}]}     execs: those of ecs-agent
- *      that have not ended
+ *      "ranUsec","restarts","cgroupId","execs":[{"exec","pid"}]}],"volumes":["data",...]}
+ *      execs: those of ecs-agent that have not ended; volumes: those that are mounted;
  *      with "record":true in the request also "record", if there is one.
  *  {"type":"sockets"} -> {"type":"sockets","containers":["app",...]} descriptors: the endpoint
  *      socket of each, in order, for an ecs-metadata that has lost its own.

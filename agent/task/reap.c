@@ -1,14 +1,22 @@
 /* Each part is tried although another failed, so that a repeat has less to do. */
 #include "agent/task/reap.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/wait.h>
 
+#include "agent/task/mount.h"
+#include "agent/volume/protocol.h"
 #include "cgroups/cgroup.h"
 #include "lib/fd.h"
 #include "lib/spool_writer.h"
+
+#define UNMOUNT_TRIES 500 /* of 10 ms */
 
 static int reap_cgroups(const char *parent, const char *id, struct err *err)
 {
@@ -45,6 +53,49 @@ static int remove_below(const char *base, const char *name, const char *id, stru
 	return r < 0 ? err_set(err, r, "remove %s/%s", path, id) : 0;
 }
 
+/* The last reference may wait for a server: in a child, which nobody waits for long. */
+static void unmount(const char *path)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(sys_umount(path, MNT_DETACH) < 0);
+	for (int i = 0; pid > 0 && i < UNMOUNT_TRIES; i++) {
+		if (waitpid(pid, NULL, WNOHANG) != 0)
+			return;
+		(void)poll(NULL, 0, 10);
+	}
+}
+
+/* What a process of ecs-volume that was killed left of mount.efs: one that lives has a lock, and
+ * unmounts when the task has ended. */
+static int reap_mounts(const char *run_dir, const char *id, struct err *err)
+{
+	_cleanup_close_ int fd = -EBADF;
+	const struct dirent *entry;
+	char dir[PATH_MAX], path[PATH_MAX];
+	DIR *entries;
+
+	if (snprintf(dir, sizeof(dir), "%s/" VOLUME_MOUNTS_DIR "/%s", run_dir, id) >= PATH_MAX)
+		return err_text(err, -ENAMETOOLONG, "path of the mounts is too long");
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_set(err, -errno, "open %s", dir);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return 0;
+	entries = opendir(dir);
+	while (entries && (entry = readdir(entries))) {
+		if (entry->d_name[0] == '.' ||
+		    snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) >= PATH_MAX)
+			continue;
+		unmount(path);
+		(void)rmdir(path); /* the directory's own will tell */
+	}
+	if (entries)
+		(void)closedir(entries);
+	return rmdir(dir) < 0 ? err_set(err, -errno, "remove %s", dir) : 0;
+}
+
 static int end_streams(const char *state_dir, const char *id, struct err *err)
 {
 	_cleanup_close_ int fd = -EBADF;
@@ -66,6 +117,8 @@ int reap_task(const struct options *options, const char *cgroup_parent, const ch
 	/* First what runs: it could write to the rest. */
 	result = reap_cgroups(cgroup_parent, task_id, err);
 	r = end_streams(options->state_dir, task_id, result < 0 ? NULL : err);
+	result = result < 0 ? result : r;
+	r = reap_mounts(options->runtime_dir, task_id, result < 0 ? NULL : err);
 	result = result < 0 ? result : r;
 	r = remove_below(options->state_dir, "tasks", task_id, result < 0 ? NULL : err);
 	result = result < 0 ? result : r;

@@ -107,8 +107,8 @@ static int volume_source(struct json_object *obj, const char *where, struct moun
 	if (volume_parse(mount->source, &mount->volume) < 0)
 		return err_text(
 			err, -EINVAL,
-			"%s: \"%.100s\" is no volume; it must be task/NAME, anonymous/NAME or "
-			"shared/NAME",
+			"%s: \"%.100s\" is no volume; it must be task/NAME, anonymous/NAME, "
+			"shared/NAME or mounted/NAME",
 			where, mount->source);
 	r = json_optional(json_get_object(obj, "labels", &labels, err));
 	if (r < 0)

@@ -198,6 +198,7 @@ static void check_deadlines(struct supervisor *s)
 			execute_command_due(c->execute_command, now);
 	}
 	execs_check_deadlines(&s->execs.set);
+	mounted_check_stuck(&s->mounted, s->containers, now);
 	if (now - s->dropped_usec < DROPPED_USEC)
 		return;
 	s->dropped_usec = now;
@@ -232,6 +233,7 @@ static int next_timeout(const struct supervisor *s, bool stalled)
 			earlier(&due, s->dropped_usec + DROPPED_USEC);
 	}
 	earlier(&due, execs_deadline(&s->execs.set));
+	earlier(&due, mounted_deadline(&s->mounted, s->containers));
 	if (stalled)
 		earlier(&due, now + STALL_MSEC * 1000);
 	if (due == UINT64_MAX)
@@ -369,7 +371,7 @@ static int open_directories(struct supervisor *s, const struct options *options,
 	_cleanup_close_ int tasks_fd = -EBADF;
 	char path[PATH_MAX];
 	struct stat st;
-	int n[7];
+	int n[8];
 
 	n[0] = snprintf(s->task.state_dir, PATH_MAX, "%s/tasks/%s", options->state_dir, id);
 	n[1] = snprintf(s->task.layers_dir, PATH_MAX, "%s/images/layers", options->state_dir);
@@ -378,6 +380,7 @@ static int open_directories(struct supervisor *s, const struct options *options,
 	n[4] = snprintf(s->task.tasks_dir, PATH_MAX, "%s/tasks", options->state_dir);
 	n[5] = snprintf(s->task.volumes_dir, PATH_MAX, "%s/volumes", options->state_dir);
 	n[6] = snprintf(s->exits_dir, PATH_MAX, "%s/exits", options->state_dir);
+	n[7] = snprintf(s->task.mounted_dir, PATH_MAX, "%s/volumes", options->runtime_dir);
 	for (size_t i = 0; i < ARRAY_SIZE(n); i++)
 		if (n[i] >= PATH_MAX)
 			return err_text(err, -ENAMETOOLONG, "the directories' paths are too long");
@@ -442,6 +445,8 @@ static int start(struct supervisor *s, const struct supervisor_config *config, s
 	if (r == 0)
 		r = rootfs_prepare(s->task.tasks_dir, err);
 	if (r == 0)
+		r = mounted_init(&s->mounted, options->runtime_dir, s->task.mounted_dir, err);
+	if (r == 0)
 		r = catch_signals(s, err);
 	if (r == 0)
 		r = listen_for_agent(s, err);
@@ -453,6 +458,7 @@ static int start(struct supervisor *s, const struct supervisor_config *config, s
 static void done(struct supervisor *s)
 {
 	exec_requests_done(&s->execs);
+	mounted_done(&s->mounted);
 	while (s->containers) {
 		struct container *c = s->containers;
 

@@ -11,6 +11,7 @@
 
 #include "agent/task/container.h"
 #include "agent/task/exec_requests.h"
+#include "agent/task/mounted.h"
 #include "agent/task/supervisor.h"
 #include "lib/err.h"
 #include "lib/ipc.h"
@@ -30,6 +31,7 @@ struct supervisor {
 	struct json_object *stop_order; /* array of "stop-order"; NULL: none */
 	char exits_dir[PATH_MAX];       /* <state>/exits */
 	struct exec_requests execs;
+	struct mounted_volumes mounted;
 	bool oci, host_pid;
 	char **argv;
 	bool was_set_up;

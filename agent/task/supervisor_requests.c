@@ -126,6 +126,28 @@ static int on_setup(struct supervisor *s, struct json_object *request, struct ip
 	return 0;
 }
 
+/* --- volume --- */
+
+static int on_volume(struct supervisor *s, struct json_object *request, struct ipc_message *msg,
+                     struct err *err)
+{
+	_cleanup_json_ struct json_object *answer = ipc_message_new("volume-held", request);
+	const char *name;
+	int r;
+
+	if (!answer)
+		return err_oom(err);
+	r = json_get_string(request, "name", &name, err);
+	if (r < 0)
+		return r == -ENOENT ? -EINVAL : r;
+	if (msg->n_fds != 1)
+		return err_text(err, -EINVAL, "\"volume\" must come with one descriptor");
+	r = mounted_take(&s->mounted, name, TAKE_FD(msg->fds[0]), err);
+	if (r == 0)
+		supervisor_send(s, answer, NULL, 0);
+	return r;
+}
+
 /* --- create --- */
 
 static void answer_created(struct supervisor *s, struct json_object *request,
@@ -592,6 +614,7 @@ static int on_state(struct supervisor *s, struct json_object *request, struct ip
 			return err_oom(err);
 	}
 	if (json_add(answer, "containers", TAKE_PTR(list)) < 0 ||
+	    json_add(answer, "volumes", mounted_names(&s->mounted)) < 0 ||
 	    add_record(s, request, answer) < 0)
 		return err_oom(err);
 	supervisor_send(s, answer, NULL, 0);
@@ -717,6 +740,7 @@ static const struct {
 	              struct err *err);
 } handlers[] = {
 	{"setup", false, true, on_setup},
+	{"volume", true, true, on_volume},
 	{"create", true, true, on_create},
 	{"start", true, true, on_start},
 	{"stop", true, false, on_stop},

@@ -20,6 +20,8 @@
  *                            them set-user-ID programs: so nobody but root may come there, which
  *                            the modes of <state>/volumes and <state>/tasks/<id> see to
  *                            (CVE-2021-41091).
+ *   mounted volumes          never mapped (mounted.h): their ids are the server's, or those of a
+ *                            path of the host.
  *   paths of the host        never mapped, as with Docker: the container's root may do there what
  *                            the host's user may that it is, who also owns the files it makes,
  *                            set-user-ID or not. Mapped, root in a container would be root below

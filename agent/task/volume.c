@@ -31,7 +31,8 @@ int volume_parse(const char *text, struct volume *ret)
 		enum volume_scope scope;
 	} scopes[] = {{"task/", VOLUME_TASK},
 	              {"anonymous/", VOLUME_ANONYMOUS},
-	              {"shared/", VOLUME_SHARED}};
+	              {"shared/", VOLUME_SHARED},
+	              {"mounted/", VOLUME_MOUNTED}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(scopes); i++) {
 		size_t prefix = strlen(scopes[i].prefix), len;
@@ -58,28 +59,29 @@ static int open_directory(int dir_fd, const char *path)
 }
 
 /* The directory in which volumes of that scope are. */
-static int open_scope(enum volume_scope scope, const char *task_dir, const char *volumes_dir)
+static int open_scope(enum volume_scope scope, const struct volume_dirs *dirs)
 {
-	const char *top = scope == VOLUME_SHARED ? volumes_dir : task_dir;
+	bool own = scope == VOLUME_TASK || scope == VOLUME_ANONYMOUS;
+	const char *top = own ? dirs->task : scope == VOLUME_SHARED ? dirs->shared : dirs->mounted;
 	const char *name = scope == VOLUME_TASK ? ".volumes" : ".anonymous";
 	_cleanup_close_ int top_fd = open_directory(AT_FDCWD, top);
 
-	if (top_fd < 0 || scope == VOLUME_SHARED)
+	if (top_fd < 0 || !own)
 		return TAKE_FD(top_fd);
 	if (mkdirat(top_fd, name, 0711) < 0 && errno != EEXIST)
 		return -errno;
 	return open_directory(top_fd, name);
 }
 
-int volume_open(const struct volume *volume, const char *task_dir, const char *volumes_dir)
+int volume_open(const struct volume *volume, const struct volume_dirs *dirs)
 {
-	_cleanup_close_ int scope_fd = open_scope(volume->scope, task_dir, volumes_dir);
+	_cleanup_close_ int scope_fd = open_scope(volume->scope, dirs);
 	_cleanup_close_ int fd = -EBADF;
 	bool made = false;
 
 	if (scope_fd < 0)
 		return scope_fd;
-	if (!volume->existing) {
+	if (!volume->existing && volume->scope != VOLUME_MOUNTED) {
 		made = mkdirat(scope_fd, volume->name, 0755) == 0;
 		if (!made && errno != EEXIST)
 			return -errno;
@@ -88,8 +90,10 @@ int volume_open(const struct volume *volume, const char *task_dir, const char *v
 	if (fd < 0)
 		return fd;
 	if (made && volume->labels &&
-	    fsetxattr(fd, "trusted.ecs.labels", volume->labels, strlen(volume->labels), 0) < 0)
+	    fsetxattr(fd, VOLUME_XATTR_LABELS, volume->labels, strlen(volume->labels), 0) < 0)
 		return -errno;
+	if (volume->scope == VOLUME_SHARED && fgetxattr(fd, VOLUME_XATTR_DRIVER, NULL, 0) >= 0)
+		return -EMEDIUMTYPE;
 	return TAKE_FD(fd);
 }
 

@@ -4,6 +4,8 @@
  *   <state>/tasks/<task id>/.volumes/<name>     of the task, shared by its containers
  *   <state>/tasks/<task id>/.anonymous/<name>   what an image declares by VOLUME
  *   <state>/volumes/<name>                      shared by tasks; nobody removes it
+ *   <run>/volumes/<name>                        mounted by ecs-volume, in this namespace
+ * (mounted.h)
  *
  * A new volume gets what the image has at the place where it is mounted first, as Docker does it.
  * Everything here runs in the child before execve(2) and allocates nothing.
@@ -14,10 +16,23 @@
 
 #define VOLUME_NAME_MAX 255
 
+/* Extended attributes of a shared volume: JSON objects. One with a driver is no directory to be
+ * mounted, but says with what ecs-volume mounts it. */
+#define VOLUME_XATTR_LABELS "trusted.ecs.labels"
+#define VOLUME_XATTR_DRIVER "trusted.ecs.driver"
+
 enum volume_scope {
 	VOLUME_TASK,
 	VOLUME_ANONYMOUS,
 	VOLUME_SHARED,
+	VOLUME_MOUNTED,
+};
+
+/* Borrowed paths. */
+struct volume_dirs {
+	const char *task;    /* <state>/tasks/<task id> */
+	const char *shared;  /* <state>/volumes */
+	const char *mounted; /* <run>/volumes */
 };
 
 struct volume {
@@ -28,16 +43,16 @@ struct volume {
 	bool existing;   /* one that is missing is an error and not made */
 };
 
-/* "task/NAME", "anonymous/NAME" or "shared/NAME", NAME of letters, digits, '_', '.' and '-' and not
- * beginning with '.': 0 with scope and name (borrowed from text), or -EINVAL. */
+/* "task/NAME", "anonymous/NAME", "shared/NAME" or "mounted/NAME", NAME of letters, digits, '_', '.'
+ * and '-' and not beginning with '.': 0 with scope and name (borrowed from text), or -EINVAL. */
 int volume_parse(const char *text, struct volume *ret);
 
 /*
- * The directory of a volume, made if it is missing. task_dir: <state>/tasks/<task id>; volumes_dir:
- * <state>/volumes. Returns a descriptor that can be read, or -ENOENT for an existing one that is
- * not there, or -errno.
+ * The directory of a volume, made if it is missing. Returns a descriptor that can be read, or
+ * -ENOENT for an existing one that is not there, -EMEDIUMTYPE for a shared one that has a driver,
+ * or -errno. One that is mounted must be there, and opening it may wait for its server.
  */
-int volume_open(const struct volume *volume, const char *task_dir, const char *volumes_dir);
+int volume_open(const struct volume *volume, const struct volume_dirs *dirs);
 
 /*
  * Fill an empty volume with what is at path in the root file system root_fd, with owners, modes,

@@ -76,7 +76,7 @@ class Launcher:
         self.run, self.state, self.libexec = (self.dir / n for n in ("run", "state", "libexec"))
         self.libexec.mkdir(0o755)
         shutil.copy(launcher, self.libexec)
-        for name in ("ecs-task", "ecs-image", "ecs-network"):
+        for name in ("ecs-task", "ecs-image", "ecs-network", "ecs-volume"):
             self.install(name, probe)
         self.config = self.dir / "ecs.config"
         self.config.write_text("ECS_LOGLEVEL=debug\n")
@@ -181,6 +181,7 @@ def test_directories_have_their_owners_and_modes(stopped):
     want = {
         "run": (0, None, 0o755), "run/tasks": (0, "ecs-agent", 0o750),
         "run/metadata": ("ecs-metadata", "ecs-metadata", 0o755), "run/seccomp": (0, None, 0o700),
+        "run/mounts": (0, None, 0o700), "run/volumes": (0, None, 0o700),
         "state": (0, None, 0o755), "state/data": ("ecs-agent", "ecs-agent", 0o700),
         "state/images": (0, None, 0o711), "state/images/layers": (0, None, 0o700),
         "state/tasks": (0, "ecs-agent", 0o751), "state/exits": (0, "ecs-agent", 0o750),
@@ -230,7 +231,8 @@ def test_a_task_has_its_own_cgroup_and_namespaces(launcher):
 
 
 @pytest.mark.parametrize("line,words", [
-    (b"image\n", ["ecs-image", "--serve"]), (b"network\n", ["ecs-network"])])  # fmt: skip
+    (b"image\n", ["ecs-image", "--serve"]), (b"network\n", ["ecs-network"]),
+    (b"volume\n", ["ecs-volume"])])  # fmt: skip
 def test_other_programs_stay_in_the_namespaces_of_the_host(launcher, line, words):
     with launcher.ask(line) as connection:
         probe = Probe(connection)

@@ -23,7 +23,8 @@ static void test_requests_are_read(void **state)
 	             {"reap 7f3c", LAUNCHER_VERB_REAP, "7f3c"},
 	             {"discard 7f3c", LAUNCHER_VERB_DISCARD, "7f3c"},
 	             {"image", LAUNCHER_VERB_IMAGE, ""},
-	             {"network", LAUNCHER_VERB_NETWORK, ""}};
+	             {"network", LAUNCHER_VERB_NETWORK, ""},
+	             {"volume", LAUNCHER_VERB_VOLUME, ""}};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
