@@ -28,6 +28,7 @@
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "lib/lsm.h"
+#include "lib/options.h"
 
 #define ID_FILE_MAX 4096
 /* How long a host that was an EC2 instance when its state was written waits to be told which. */
@@ -168,11 +169,13 @@ static void on_registered(int r, const struct err *err, void *userdata)
 static struct node_facts find_facts(const struct node *node)
 {
 	const struct config *config = node->config;
+	char efs_helper[PATH_MAX];
 	struct node_facts facts = {
 		.task_cgroups = config->task_cpu_mem_limit,
 		.execute_command = execute_command_is_installed(node->options->state_dir),
 		.apparmor = lsm_has_apparmor(),
 		.selinux = lsm_has_selinux(),
+		.efs_utils = program_find("mount.efs", efs_helper, sizeof(efs_helper)) == 0,
 	};
 
 	if (config->apparmor_capable && !facts.apparmor)

@@ -148,5 +148,8 @@ const char *config_get(const struct config *config, const char *name);
 int config_endpoint(const struct config *config, const char *service, const char *region,
                     char **ret, struct err *err);
 
+/* Below which the services of the region's partition are, such as "amazonaws.com". */
+const char *config_aws_domain(const char *region);
+
 /* The setting alone, for a program that gets it in a message: NULL if none is set. */
 const char *config_endpoint_setting(const struct config *config, const char *service);

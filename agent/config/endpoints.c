@@ -69,7 +69,7 @@ static int check_endpoint(const char *text, struct err *err)
 	return 0;
 }
 
-static const char *suffix_of(const char *region)
+const char *config_aws_domain(const char *region)
 {
 	size_t i = 0;
 
@@ -100,7 +100,7 @@ int config_endpoint(const struct config *config, const char *name, const char *r
 	}
 	if (!name_is_component(region, 63))
 		return err_text(err, -EINVAL, "'%.64s' is no region", region ? region : "");
-	if (asprintf(ret, "https://%s.%s.%s", service->host, region, suffix_of(region)) < 0)
+	if (asprintf(ret, "https://%s.%s.%s", service->host, region, config_aws_domain(region)) < 0)
 		return err_oom(err);
 	return 0;
 }

@@ -3,7 +3,7 @@
  * task definitions in terms of Docker's API versions, so those names are sent although there is no
  * Docker: each stands for features that are there.
  *
- * Left out until they work: secrets, environment files, port ranges, awsvpc, EFS and other volume
+ * Left out until they work: secrets, environment files, port ranges, awsvpc, other volume
  * drivers, GPUs, FireLens, Service Connect, fault injection.
  */
 #include "agent/ecs/capabilities.h"
@@ -70,6 +70,12 @@ static bool has_apparmor(const struct config *config, const struct node_facts *f
 	return config->apparmor_capable && facts->apparmor;
 }
 
+static bool has_efs_utils(const struct config *config, const struct node_facts *facts)
+{
+	(void)config;
+	return facts->efs_utils;
+}
+
 static const struct capability {
 	const char *name;
 	condition_fn condition; /* NULL: always */
@@ -78,6 +84,8 @@ static const struct capability {
 	{P2 "container-restart-policy", NULL},
 	{P2 "container-health-check", health_checks_are_run},
 	{P2 "docker-plugin.local", NULL},
+	{P2 "efs", NULL},
+	{P2 "efsAuth", has_efs_utils},
 	{P2 "pid-ipc-namespace-sharing", NULL},
 	{P2 "full-sync", NULL},
 	{P1 "privileged-container", privileged_is_allowed},

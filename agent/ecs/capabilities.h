@@ -15,6 +15,7 @@ struct node_facts {
 	bool task_cgroups;      /* task-level limits can be set up here */
 	bool execute_command;   /* what ECS Exec needs is on this host */
 	bool apparmor, selinux; /* this host has them */
+	bool efs_utils;         /* mount.efs of amazon-efs-utils is installed */
 };
 
 /*

@@ -219,6 +219,7 @@ static void task_destroy(struct engine_task *et)
 
 	state_forget(engine->o.state, et);
 	engine_containers_done(et);
+	mounts_free(et);
 	supervisor_done(&et->supervisor);
 	sd_event_source_disable_unref(et->wake);
 	sd_event_source_disable_unref(et->cleanup);
@@ -315,6 +316,11 @@ int engine_insert(struct engine *engine, struct task *task, struct engine_task *
 		et->log = (struct log_ctx){
 			.parent = &engine->log, .field = "ECS_TASK_ARN", .value = task->arn};
 		r = engine_containers_init(et);
+		if (r >= 0) {
+			r = mounts_init(et);
+			if (r < 0)
+				engine_containers_done(et);
+		}
 	}
 	if (r < 0) {
 		free(et);

@@ -118,6 +118,8 @@ struct engine_task {
 	struct log_ctx log;
 	struct engine_container *containers; /* as many as the task has */
 	struct supervisor supervisor;
+	struct engine_mount *mounts; /* volumes that ecs-volume mounts */
+	size_t n_mounts;
 
 	uint64_t sequence, received_realtime_usec;
 	bool durable;  /* the store has it */
@@ -262,6 +264,17 @@ void supervisor_launch(struct engine_task *et);
 void supervisor_find(struct engine_task *et);
 void supervisor_end(struct engine_task *et);
 void supervisor_done(struct supervisor *supervisor);
+
+/* mounts.c */
+int mounts_init(struct engine_task *et);
+void mounts_free(struct engine_task *et);
+/* Start what can start; true: the supervisor has all of them. */
+bool mounts_are_held(struct engine_task *et);
+/* The task is to stop: no more of those that are under way. */
+void mounts_cancel(struct engine_task *et);
+/* What the supervisor says it has; and: there is none any more. */
+void mounts_merge(struct engine_task *et, struct json_object *names);
+void mounts_lost(struct engine_task *et);
 
 /* images.c */
 int images_start(struct engine *engine, struct err *err);

@@ -53,8 +53,8 @@ size_t peer_pending(const struct peer *peer);
 struct json_object *peer_error(const struct peer *peer);
 
 /*
- * Ask the launcher below runtime_dir for a program: verb "task", "image", "network" or "reap",
- * task_id NULL where the verb takes none. Returns a connected descriptor, or -errno.
+ * Ask the launcher below runtime_dir for a program: verb "task", "image", "network", "volume" or
+ * "reap", task_id NULL where the verb takes none. Returns a connected descriptor, or -errno.
  */
 int launcher_connect(const char *runtime_dir, const char *verb, const char *task_id,
                      struct err *err);

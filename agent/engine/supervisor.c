@@ -327,6 +327,7 @@ static void on_state(int r, struct ipc_message *msg, const struct err *err, void
 		return;
 	}
 	(void)json_get_bool(msg->body, "ready", &is_ready, NULL);
+	mounts_merge(et, json_get(msg->body, "volumes"));
 	if (json_get_array(msg->body, "containers", &containers, NULL) == 0 &&
 	    merge_state(et, containers)) {
 		again(et, on_ask_again); /* how the start ends was told to an earlier connection */
@@ -480,6 +481,7 @@ static void reaped(struct engine_task *et)
 		et->containers[i].op = et->containers[i].op == OP_PULL ? OP_PULL : OP_NONE;
 		vanish(&et->containers[i]);
 	}
+	mounts_lost(et);
 	set_status(et, SUPERVISOR_NONE);
 	if (et->task->desired != TASK_STATUS_STOPPED && ++et->supervisor.deaths >= DEATHS_MAX)
 		engine_fail_task(et,

@@ -180,6 +180,8 @@ static void advance(struct engine_container *ec)
 		container_restart(ec);
 	if (ec->op != OP_NONE || ec->c->known >= TASK_STATUS_RUNNING || !et->admitted)
 		return;
+	if (!mounts_are_held(et))
+		return;
 	if (!has_image(ec)) {
 		if (!config->pull_dependent_upfront && !dependencies_allow(ec))
 			return;
@@ -314,6 +316,8 @@ void engine_reconcile(struct engine_task *et)
 	if (task->known != TASK_STATUS_STOPPED) {
 		if (task->desired != TASK_STATUS_STOPPED)
 			want_supervisor(et);
+		else
+			mounts_cancel(et);
 		for (size_t i = 0; i < task->n_containers; i++)
 			if (task->containers[i].desired == TASK_STATUS_STOPPED)
 				retreat(&et->containers[i]);

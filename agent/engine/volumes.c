@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "agent/engine/refuse.h"
+#include "agent/engine/volume_drivers.h"
 #include "lib/cleanup.h"
 #include "lib/json.h"
 #include "lib/parse.h"
@@ -41,7 +42,6 @@ static int check_labels(struct json_object *docker, struct err *err)
 
 static int check_docker_volume(struct json_object *docker, struct err *err)
 {
-	static const struct refused table[] = {{"driverOpts", "driverOpts of a Docker volume"}};
 	const char *scope = "task", *driver = "local";
 	bool autoprovision = false;
 	int r;
@@ -63,7 +63,7 @@ static int check_docker_volume(struct json_object *docker, struct err *err)
 		                "volume driver %.80s is not supported by this agent; it must be "
 		                "local",
 		                driver);
-	r = refuse_members(docker, table, ARRAY_SIZE(table), "dockerVolumeConfiguration", err);
+	r = volume_check_driver_opts(docker, err);
 	return r < 0 ? r : check_labels(docker, err);
 }
 
@@ -84,7 +84,6 @@ static int check_host_volume(struct json_object *volume, struct err *err)
 static int check_volume(struct json_object *volume, const char **ret_name, struct err *err)
 {
 	static const struct refused table[] = {
-		{"efsVolumeConfiguration", "efsVolumeConfiguration"},
 		{"fsxWindowsFileServerVolumeConfiguration",
 	         "fsxWindowsFileServerVolumeConfiguration"},
 		{"ebsVolumeConfiguration", "ebsVolumeConfiguration"},
@@ -108,13 +107,15 @@ static int check_volume(struct json_object *volume, const char **ret_name, struc
 		r = check_host_volume(volume, err);
 	else if (strcmp(type, "docker") == 0)
 		r = check_docker_volume(json_get(volume, "dockerVolumeConfiguration"), err);
+	else if (strcmp(type, "efs") == 0)
+		r = volume_check_efs(volume, err);
 	else
 		r = err_text(err, -EOPNOTSUPP,
 		             "volumes of type %.80s are not supported by this agent", type);
 	return r < 0 ? err_prefix(err, r, "%s", *ret_name) : 0;
 }
 
-static struct json_object *find_volume(struct json_object *document, const char *name)
+struct json_object *volumes_find(struct json_object *document, const char *name)
 {
 	struct json_object *list = json_get(document, "volumes");
 
@@ -139,12 +140,28 @@ int volumes_check(struct json_object *document, struct err *err)
 		const char *name = NULL;
 
 		r = check_volume(volume, &name, err);
-		if (r == 0 && find_volume(document, name) != volume)
+		if (r == 0 && volumes_find(document, name) != volume)
 			r = err_text(err, -EINVAL, "two volumes are named %.80s", name);
 		if (r < 0)
 			return err_prefix(err, r, "volumes[%zu]", i);
 	}
 	return r;
+}
+
+bool volumes_is_used(const struct task *task, const char *name)
+{
+	for (size_t i = 0; i < task->n_containers; i++) {
+		struct json_object *points = json_get(task->containers[i].document, "mountPoints");
+
+		for (size_t k = 0; k < list_length(points); k++) {
+			const char *source =
+				json_text(json_object_array_get_idx(points, k), "sourceVolume");
+
+			if (source && strcmp(source, name) == 0)
+				return true;
+		}
+	}
+	return false;
 }
 
 /* "/data" and "/data/" are one place. */
@@ -174,7 +191,7 @@ static int check_mount_point(struct json_object *document, struct json_object *l
 		r = json_optional(json_get_bool(item, "readOnly", &readonly, err));
 	if (r < 0)
 		return r;
-	if (!find_volume(document, volume))
+	if (!volumes_find(document, volume))
 		return err_text(err, -EINVAL, "sourceVolume \"%.100s\" is not a volume of the task",
 		                volume);
 	if (*path != '/')
@@ -263,7 +280,7 @@ static int put(struct volume_mounts *mounts, const struct volume_mount *mount, s
 static int put_mount_point(const struct task *task, struct json_object *point,
                            struct volume_mounts *mounts, struct err *err)
 {
-	struct json_object *volume = find_volume(task->document, json_text(point, "sourceVolume"));
+	struct json_object *volume = volumes_find(task->document, json_text(point, "sourceVolume"));
 	struct json_object *docker = json_get(volume, "dockerVolumeConfiguration");
 	const char *type = json_text(volume, "type"), *scope = json_text(docker, "scope");
 	const char *path = json_text(json_get(volume, "host"), "sourcePath");
@@ -275,7 +292,10 @@ static int put_mount_point(const struct task *task, struct json_object *point,
 	bool autoprovision = false;
 
 	(void)json_get_bool(point, "readOnly", &mount.readonly, NULL);
-	if (type && strcmp(type, "docker") == 0) {
+	if (volume_is_mounted(volume)) {
+		mount.kind = VOLUME_KIND_MOUNTED;
+		mount.nocopy = volume_is_filled_elsewhere(volume);
+	} else if (type && strcmp(type, "docker") == 0) {
 		(void)json_get_bool(docker, "autoprovision", &autoprovision, NULL);
 		mount.kind = scope && strcmp(scope, "shared") == 0 ? VOLUME_KIND_SHARED
 		                                                   : VOLUME_KIND_TASK;
@@ -412,6 +432,7 @@ static int add_mount(struct json_object *mounts, const struct volume_mount *volu
 		[VOLUME_KIND_TASK] = "task/",
 		[VOLUME_KIND_SHARED] = "shared/",
 		[VOLUME_KIND_ANONYMOUS] = "anonymous/",
+		[VOLUME_KIND_MOUNTED] = "mounted/",
 	};
 	const char *name =
 		volume->kind == VOLUME_KIND_ANONYMOUS ? volume->anonymous : volume->source;

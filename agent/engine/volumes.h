@@ -16,6 +16,7 @@ enum volume_kind {
 	VOLUME_KIND_TASK,      /* ends with the task: host without sourcePath, scope task */
 	VOLUME_KIND_SHARED,    /* outlives it: scope shared */
 	VOLUME_KIND_ANONYMOUS, /* VOLUME of an image; ends with the task */
+	VOLUME_KIND_MOUNTED,   /* EFS, or with driverOpts (volume_drivers.h) */
 };
 
 /* Strings and labels are borrowed from the task, but for anonymous[]. */
@@ -47,6 +48,12 @@ int volumes_check_container(struct json_object *document, const struct task *tas
  * containers in volumesFrom. Free ret->items. -ENOMEM, -EINVAL (an image with a bad VOLUME). */
 int volumes_of(const struct task *task, const struct container *container,
                struct volume_mounts *ret, struct err *err);
+
+/* The element of "volumes" of this name; borrowed, NULL if there is none. */
+struct json_object *volumes_find(struct json_object *document, const char *name);
+
+/* Is the volume a mount point of any container. */
+bool volumes_is_used(const struct task *task, const char *name);
 
 /* Add those mounts to an array of OCI mounts (agent/task/protocol.h has the type "volume"). */
 int volumes_add_mounts(const struct task *task, const struct container *container,

@@ -191,20 +191,22 @@ static int fill_volume(struct child *child, const struct mount_spec *mount, int 
 static int volume_mount(struct child *child, const struct mount_spec *mount)
 {
 	_cleanup_close_ int volume = -EBADF, tree = -EBADF;
+	bool own = mount->volume.scope != VOLUME_MOUNTED;
 	int r = 0;
 
 	child->where.step = CHILD_VOLUME;
 	volume = open_volume(child, mount);
 	if (volume < 0)
 		return volume;
-	r = label_file_shared(&child->spec->labels, volume);
+	/* What is mounted has labels and ids of its own: a server's, or the host's. */
+	if (own)
+		r = label_file_shared(&child->spec->labels, volume);
 	if (r < 0)
 		return r;
 	tree = mount_clone(volume, mount->recursive);
 	if (tree < 0)
 		return tree;
-	/* What is mounted has ids of its own: a server's, or the host's with a bind mount. */
-	if (mount->volume.scope != VOLUME_MOUNTED)
+	if (own)
 		r = child_map_tree(child, tree, mount->recursive, volume);
 	if (r == 0 && !mount->nocopy)
 		r = fill_volume(child, mount, tree);

@@ -73,7 +73,7 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 	static const char *const never[] = {
 		"ecs.capability.task-eni",
 		"ecs.capability.secrets.ssm.environment-variables",
-		"ecs.capability.efs",
+		"ecs.capability.efsAuth",
 		"com.amazonaws.ecs.capability.docker-remote-api.1.26",
 		"com.amazonaws.ecs.capability.logging-driver.syslog",
 	};
@@ -82,6 +82,8 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 		(struct node_facts){.task_cgroups = true, .execute_command = true}, NULL, 0);
 	_cleanup_json_ struct json_object *off = registration(
 		turn_everything_off, (struct node_facts){.task_cgroups = true}, NULL, 0);
+	_cleanup_json_ struct json_object *efs_utils =
+		registration(NULL, (struct node_facts){.efs_utils = true}, NULL, 0);
 	_cleanup_json_ struct json_object *no_cgroups =
 		registration(turn_everything_on, (struct node_facts){0}, NULL, 0);
 
@@ -93,6 +95,8 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 		if (has_attribute(on, never[i]) || has_attribute(off, never[i]))
 			fail_msg("%s", never[i]);
 	assert_false(has_attribute(no_cgroups, "ecs.capability.task-cpu-mem-limit"));
+	assert_true(has_attribute(efs_utils, "ecs.capability.efsAuth"));
+	assert_true(has_attribute(on, "ecs.capability.efs"));
 	assert_true(has_attribute(on, "com.amazonaws.ecs.capability.docker-remote-api.1.32"));
 	assert_true(has_attribute(on, "ecs.capability.container-restart-policy"));
 	assert_true(has_attribute(on, "com.amazonaws.ecs.capability.logging-driver.awslogs"));
