@@ -139,7 +139,8 @@ static void each_setting(const char *text, const char *keyword,
 
 struct resolvers {
 	FILE *out; /* NULL: only count */
-	size_t remote, local;
+	bool all;  /* the host's network: what it reaches is reached */
+	size_t remote, local, written;
 };
 
 static void add_resolver(const char *value, size_t len, void *userdata)
@@ -152,11 +153,15 @@ static void add_resolver(const char *value, size_t len, void *userdata)
 		return;
 	memcpy(address, value, len);
 	address[len] = '\0';
-	if (strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0) {
+	if (!resolvers->all && (strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0)) {
 		resolvers->local++;
 		return;
 	}
 	resolvers->remote++;
+	/* There is no IPv6 in our networks. */
+	if (resolvers->out && !resolvers->all && strchr(address, ':'))
+		return;
+	resolvers->written++;
 	if (resolvers->out)
 		fprintf(resolvers->out, "nameserver %s\n", address);
 }
@@ -200,30 +205,55 @@ struct last_setting {
 	size_t len;
 };
 
-static void keep_last(const char *value, size_t len, void *userdata)
+static void keep_later(const char *value, size_t len, void *userdata)
 {
-	*(struct last_setting *)userdata = (struct last_setting){value, len};
+	struct last_setting *last = userdata;
+
+	if (!last->value || value > last->value)
+		*last = (struct last_setting){value, len};
 }
 
-static int add_setting(FILE *out, const char *keyword, const char *const *words,
-                       const char *host_text, struct err *err)
+/* "domain" is a list of one, and the last of both counts. */
+static int add_search(FILE *out, const char *const *words, const char *host_text, struct err *err)
 {
 	struct last_setting host = {};
 
 	if (words && words[0])
-		return add_words(out, keyword, words, err);
-	each_setting(host_text, keyword, keep_last, &host);
+		return add_words(out, "search", words, err);
+	each_setting(host_text, "search", keep_later, &host);
+	each_setting(host_text, "domain", keep_later, &host);
 	if (host.len > 0)
-		fprintf(out, "%s %.*s\n", keyword, (int)host.len, host.value);
+		fprintf(out, "search %.*s\n", (int)host.len, host.value);
 	return 0;
 }
 
-int etc_resolv_text(const struct dns_spec *dns, const char *host_text, char **ret, struct err *err)
+static void add_line(const char *value, size_t len, void *userdata)
+{
+	fprintf(userdata, "options %.*s\n", (int)len, value);
+}
+
+static void add_sortlist(const char *value, size_t len, void *userdata)
+{
+	fprintf(userdata, "sortlist %.*s\n", (int)len, value);
+}
+
+/* All lines of the host's count. */
+static int add_options(FILE *out, const char *const *words, const char *host_text, struct err *err)
+{
+	each_setting(host_text, "sortlist", add_sortlist, out);
+	if (words && words[0])
+		return add_words(out, "options", words, err);
+	each_setting(host_text, "options", add_line, out);
+	return 0;
+}
+
+int etc_resolv_text(const struct dns_spec *dns, const char *host_text, bool host_mode, char **ret,
+                    struct err *err)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t len;
 	FILE *out = open_memstream(&text, &len);
-	struct resolvers resolvers = {.out = out};
+	struct resolvers resolvers = {.out = out, .all = host_mode};
 	int r = 0;
 
 	if (!out)
@@ -232,13 +262,13 @@ int etc_resolv_text(const struct dns_spec *dns, const char *host_text, char **re
 		r = add_servers(out, dns->servers, err);
 	} else {
 		each_setting(host_text, "nameserver", add_resolver, &resolvers);
-		if (resolvers.remote == 0)
+		if (resolvers.written == 0)
 			fputs("nameserver 8.8.8.8\nnameserver 8.8.4.4\n", out);
 	}
 	if (r == 0)
-		r = add_setting(out, "search", dns->search, host_text, err);
+		r = add_search(out, dns->search, host_text, err);
 	if (r == 0)
-		r = add_setting(out, "options", dns->options, host_text, err);
+		r = add_options(out, dns->options, host_text, err);
 
 	if (r < 0)
 		fclose(out);
@@ -288,7 +318,7 @@ static int resolv_content(const struct dns_spec *dns, bool host_mode, char **ret
 		*ret = TAKE_PTR(host);
 		return 0;
 	}
-	return etc_resolv_text(dns, host, ret, err);
+	return etc_resolv_text(dns, host, host_mode, ret, err);
 }
 
 static int hosts_content(const struct container_spec *spec, const char *hostname,

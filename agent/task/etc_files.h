@@ -21,9 +21,11 @@ int etc_hosts_text(const char *hostname, const struct network_address *address,
                    const char *const *extra_hosts, const char *const *linked_hosts, char **ret,
                    struct err *err);
 
-/* host_text: the host's resolv.conf, of which loopback resolvers are left out (they are another
- * machine's from inside), with Docker's default where none is left. */
-int etc_resolv_text(const struct dns_spec *dns, const char *host_text, char **ret, struct err *err);
+/* host_text: the host's resolv.conf. Its resolvers on loopback (another machine's from inside) and
+ * of IPv6 (which our networks have not) are left out, unless in host_mode; with Docker's default
+ * where none is left. */
+int etc_resolv_text(const struct dns_spec *dns, const char *host_text, bool host_mode, char **ret,
+                    struct err *err);
 
 /* Has the host only resolvers on loopback: then systemd-resolved's list is the one to use. */
 bool etc_resolv_is_local(const char *host_text);

@@ -92,12 +92,27 @@ static void test_resolv_conf(void **state)
 	static const struct {
 		const char *servers[3], *search[3], *options[3];
 		const char *host, *text; /* NULL: refused */
+		bool host_mode;
 	} rows[] = {
 		{.host = "nameserver 10.0.0.2\nsearch a b\noptions ndots:1\n",
 	         .text = "nameserver 10.0.0.2\nsearch a b\noptions ndots:1\n"},
 		{.host = "# nameserver 1.1.1.1\n;x\nnameserver 127.0.0.53\nnameserver\t10.0.0.3 # y\n"
 	                 "nameserver ::1\nsearch one\nsearch two",
 	         .text = "nameserver 10.0.0.3\nsearch two\n"},
+		{.host = "nameserver 10.0.0.2\nnameserver fd00::2\n",
+	         .text = "nameserver 10.0.0.2\n"},
+		{.host = "nameserver fd00::2\n",
+	         .text = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"},
+		{.host = "search old\ndomain new.example\noptions a\noptions b c\nsortlist 10.0.0.0\n"
+	                 "nameserver 10.0.0.2\n",
+	         .text = "nameserver 10.0.0.2\nsearch new.example\nsortlist 10.0.0.0\noptions a\n"
+	                 "options b c\n"},
+		{.host = "domain old\nsearch new\nnameserver 10.0.0.2\n",
+	         .text = "nameserver 10.0.0.2\nsearch new\n"},
+		{.host = "nameserver 127.0.0.53\nnameserver fd00::2\nsearch a\n",
+	         .search = {"b"},
+	         .text = "nameserver 127.0.0.53\nnameserver fd00::2\nsearch b\n",
+	         .host_mode = true},
 		{.host = "nameserver 127.0.0.53\n",
 	         .text = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"},
 		{.host = "", .text = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"},
@@ -125,7 +140,7 @@ static void test_resolv_conf(void **state)
 		};
 		_cleanup_free_ char *text = NULL;
 		struct err err = {};
-		int r = etc_resolv_text(&dns, rows[i].host, &text, &err);
+		int r = etc_resolv_text(&dns, rows[i].host, rows[i].host_mode, &text, &err);
 
 		print_message("row %zu\n", i);
 		if (!rows[i].text) {
