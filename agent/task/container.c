@@ -17,6 +17,7 @@
 #include "agent/task/container_userns.h"
 #include "agent/task/execute_command.h"
 #include "agent/task/health.h"
+#include "agent/task/host_devices.h"
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
 #include "lib/json.h"
@@ -242,7 +243,9 @@ static int build(struct container *container, struct err *err)
 		                "container %s is privileged, which ECS_DISABLE_PRIVILEGED forbids",
 		                spec->name);
 
-	r = container_choose_userns(container, err);
+	r = host_devices_add(container->spec, err);
+	if (r == 0)
+		r = container_choose_userns(container, err);
 	if (r == 0)
 		r = label_check(&spec->labels, err);
 	if (r == 0)

@@ -34,6 +34,9 @@
  *                                          same root file system and namespaces; its log stream
  *                                          then ends with the task, not with the exit
  *      "interactive":false,                true: standard input stays open, and silent
+ *      "networkDisabled":false,            true: bridge mode, but "start" comes without "network"
+ *      "hostDevices":[{"hostPath":"/dev/snd","path":"/dev/snd","access":"rwm"}],
+ *                                          devices of the host, see host_devices.h
  *      "swapIfCounted":false,              true: where the kernel does not count swap, memory.swap
  *                                          is left out rather than refused
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
@@ -63,8 +66,8 @@
  *  {"type":"start","container":"app","network":{"address":"172.29.0.5","prefix":16,
  *      "gateway":"172.29.0.1"}}            descriptors: host port sockets, held until the task ends
  *      Writes /etc/hosts, /etc/hostname, /etc/resolv.conf and runs the process. "network" only for
- *      bridge. One that was made with "restart" is started again by the same request, with the
- *      "network" and the ports of before where none are given.
+ *      bridge, and not with networkDisabled. One that was made with "restart" is started again by
+ * the same request, with the "network" and the ports of before where none are given.
  *      -> {"type":"started","container":"app","pid":n,"time":<realtime usec>,"restarts":n} once
  *         execve(2) has succeeded; pid as the host counts; restarts: starts but for the first.
  *      Errors are named CannotStartContainerError; the container is stopped then, with exit code

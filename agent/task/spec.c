@@ -375,6 +375,9 @@ static int settings_parse(struct json_object *container, struct container_spec *
 		r = json_optional(json_get_bool(container, "interactive", &spec->interactive, err));
 	if (r == 0)
 		r = json_optional(
+			json_get_bool(container, "networkDisabled", &spec->network_disabled, err));
+	if (r == 0)
+		r = json_optional(
 			json_get_object(container, "healthCheck", &spec->health_check, err));
 	if (r == 0)
 		r = json_optional(json_get_object(container, "executeCommandAgent",
@@ -397,6 +400,8 @@ static int settings_parse(struct json_object *container, struct container_spec *
 		return err_text(err, -EINVAL, "stopSignal \"%.64s\" is no signal", stop_signal);
 
 	r = container_spec_set_user(spec, user, err);
+	if (r == 0)
+		r = spec_parse_host_devices(container, spec, err);
 	if (r == 0)
 		r = spec_get_strings(container, "container", "extraHosts", &spec->extra_hosts, NULL,
 		                     err);
@@ -441,9 +446,10 @@ static int parse(struct json_object *container, const struct task_spec *task,
 	int r;
 
 	r = ONLY_MEMBERS(container, "container", err, "name", "id", "layers", "config", "user",
-	                 "seccomp", "privileged", "init", "restart", "interactive", "swapIfCounted",
-	                 "dns", "extraHosts", "linkedHosts", "oci", "stopSignal", "healthCheck",
-	                 "executeCommandAgent", "log", "ipcMode", "userns");
+	                 "seccomp", "privileged", "init", "restart", "interactive",
+	                 "networkDisabled", "swapIfCounted", "hostDevices", "dns", "extraHosts",
+	                 "linkedHosts", "oci", "stopSignal", "healthCheck", "executeCommandAgent",
+	                 "log", "ipcMode", "userns");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)
@@ -503,7 +509,10 @@ struct container_spec *container_spec_free(struct container_spec *spec)
 		free((char *)spec->sysctls[i].path);
 	free(spec->mounts);
 	free(spec->sysctls);
+	for (size_t i = 0; i < spec->n_devices; i++)
+		free(spec->devices[i].own_path);
 	free(spec->devices);
+	free(spec->host_devices);
 	free(spec->device_rules);
 	free(spec->layers);
 	free(spec->args);

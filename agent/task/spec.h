@@ -57,6 +57,7 @@ enum mount_type {
 	MOUNT_VOLUME,
 };
 
+#define SPEC_MOUNT_OPTIONS_MAX 16
 struct mount_spec {
 	enum mount_type type;
 	const char *source; /* host path of a bind */
@@ -71,12 +72,19 @@ struct mount_spec {
 	size_t n_options;
 };
 
+#define SPEC_DEVICES_MAX 256
 struct device_spec {
-	const char *path; /* absolute, in the container, below /dev */
+	const char *path; /* absolute, in the container */
+	char *own_path;   /* path, if it is not borrowed */
 	mode_t mode;      /* with S_IFCHR or S_IFBLK */
 	dev_t rdev;
 	uid_t uid;
 	gid_t gid;
+};
+
+/* A device of the host, or a directory of them, before it is looked up (host_devices.h). */
+struct host_device_spec {
+	const char *host_path, *path, *access;
 };
 
 struct sysctl_spec {
@@ -121,8 +129,9 @@ struct container_spec {
 	struct labels labels;
 	bool init;
 	bool restart;
-	bool terminal;    /* a pseudo-terminal is standard input, output and error */
-	bool interactive; /* standard input stays open, though nobody writes */
+	bool terminal;         /* a pseudo-terminal is standard input, output and error */
+	bool network_disabled; /* bridge mode without a bridge: nothing but lo */
+	bool interactive;      /* standard input stays open, though nobody writes */
 	enum ipc_mode ipc_mode;
 	bool userns_host; /* asks to stay in the host's user namespace */
 	unsigned short console_rows, console_columns; /* 0: as the kernel makes it */
@@ -145,6 +154,8 @@ struct container_spec {
 	size_t n_sysctls;
 	struct device_spec *devices;
 	size_t n_devices;
+	struct host_device_spec *host_devices;
+	size_t n_host_devices;
 	struct cgroup_device *device_rules; /* cgroup access */
 	size_t n_device_rules;
 	struct cgroup_limits limits;

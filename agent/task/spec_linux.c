@@ -14,7 +14,6 @@
 #include "agent/task/spec_parse.h"
 #include "lib/json.h"
 
-#define DEVICES_MAX 256
 #define SYSCTLS_MAX 256
 
 /* 0: of a namespace of the container, as Docker allows them. */
@@ -29,6 +28,8 @@ static int sysctl_check(const char *name, enum network_mode mode, enum ipc_mode 
 	bool is_ipc = strncmp(name, "fs.mqueue.", 10) == 0;
 	bool is_net = strncmp(name, "net.", 4) == 0;
 
+	if (strcmp(name, "kernel.domainname") == 0)
+		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(ipc) && !is_ipc; i++)
 		is_ipc = strcmp(name, ipc[i]) == 0;
 	if ((is_ipc && ipc_mode != IPC_MODE_HOST) || (is_net && mode != NETWORK_HOST))
@@ -133,8 +134,9 @@ static int devices_parse(struct json_object *array, struct container_spec *spec,
 	size_t n = json_object_array_length(array);
 	int r;
 
-	if (n > DEVICES_MAX)
-		return err_text(err, -EINVAL, "%zu devices; at most %d are taken", n, DEVICES_MAX);
+	if (n > SPEC_DEVICES_MAX)
+		return err_text(err, -EINVAL, "%zu devices; at most %d are taken", n,
+		                SPEC_DEVICES_MAX);
 	spec->devices = calloc(n + 1, sizeof(*spec->devices));
 	if (!spec->devices)
 		return err_oom(err);
@@ -145,6 +147,61 @@ static int devices_parse(struct json_object *array, struct container_spec *spec,
 		spec->n_devices++;
 	}
 	return 0;
+}
+
+static bool is_access(const char *text)
+{
+	return *text && strlen(text) <= 3 && strspn(text, "rwm") == strlen(text);
+}
+
+static int host_device_parse(struct json_object *obj, struct host_device_spec *device,
+                             struct err *err)
+{
+	int r;
+
+	device->access = "rwm";
+	r = ONLY_MEMBERS(obj, "hostDevices", err, "hostPath", "path", "access");
+	if (r == 0)
+		r = json_get_string(obj, "hostPath", &device->host_path, err);
+	if (r < 0)
+		return err_prefix(err, r == -ENOENT ? -EINVAL : r, "hostDevices");
+	device->path = device->host_path;
+	r = json_optional(json_get_string(obj, "path", &device->path, err));
+	if (r == 0)
+		r = json_optional(json_get_string(obj, "access", &device->access, err));
+	if (r < 0)
+		return err_prefix(err, r, "hostDevices");
+	r = spec_check_path(device->host_path, "device", err);
+	if (r == 0)
+		r = spec_check_path(device->path, "device", err);
+	if (r == 0 && !is_access(device->access))
+		r = err_text(err, -EINVAL,
+		             "device %.100s: permissions are \"%.16s\"; they must be of r, w and m",
+		             device->host_path, device->access);
+	return r;
+}
+
+int spec_parse_host_devices(struct json_object *container, struct container_spec *spec,
+                            struct err *err)
+{
+	struct json_object *array = NULL;
+	size_t n;
+	int r;
+
+	r = json_optional(json_get_array(container, "hostDevices", &array, err));
+	if (r < 0 || !array)
+		return r < 0 ? err_prefix(err, r, "container") : 0;
+	n = json_object_array_length(array);
+	if (n > SPEC_DEVICES_MAX)
+		return err_text(err, -EINVAL, "%zu hostDevices; at most %d are taken", n,
+		                SPEC_DEVICES_MAX);
+	spec->host_devices = calloc(n + 1, sizeof(*spec->host_devices));
+	if (!spec->host_devices)
+		return err_oom(err);
+	for (; r == 0 && spec->n_host_devices < n; spec->n_host_devices++)
+		r = host_device_parse(json_object_array_get_idx(array, spec->n_host_devices),
+		                      &spec->host_devices[spec->n_host_devices], err);
+	return r;
 }
 
 static int device_rule_parse(struct json_object *obj, struct cgroup_device *rule, struct err *err)
@@ -178,7 +235,7 @@ static int device_rule_parse(struct json_object *obj, struct cgroup_device *rule
 	if (strlen(type) != 1 || !strchr("abc", type[0]))
 		return err_text(err, -EINVAL,
 		                "linux.resources.devices: type \"%.16s\" must be a, b or c", type);
-	if (!*access || strlen(access) > 3 || access[strspn(access, "rwm")])
+	if (!is_access(access))
 		return err_text(err, -EINVAL,
 		                "linux.resources.devices: access \"%.16s\" must be of rwm", access);
 	rule->type = type[0];
@@ -192,9 +249,9 @@ static int device_rules_parse(struct json_object *array, struct container_spec *
 	size_t n = json_object_array_length(array);
 	int r;
 
-	if (n > DEVICES_MAX)
+	if (n > SPEC_DEVICES_MAX)
 		return err_text(err, -EINVAL, "%zu device rules; at most %d are taken", n,
-		                DEVICES_MAX);
+		                SPEC_DEVICES_MAX);
 	spec->device_rules = calloc(n + 1, sizeof(*spec->device_rules));
 	if (!spec->device_rules)
 		return err_oom(err);

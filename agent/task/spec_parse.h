@@ -35,9 +35,11 @@ int spec_parse_seccomp(struct json_object *container, struct container_spec *spe
 int spec_parse_labels(struct json_object *process, struct json_object *linux_,
                       struct container_spec *spec, struct err *err);
 
-/* "process", "mounts" and "linux" of a container's "config", into spec; the rest stays untouched.
- */
+/* "hostDevices" of a container, and "process", "mounts" and "linux" of its "config", into spec; the
+ * rest stays untouched. */
 int spec_parse_process(struct json_object *process, struct container_spec *spec, struct err *err);
+int spec_parse_host_devices(struct json_object *container, struct container_spec *spec,
+                            struct err *err);
 int spec_parse_mounts(struct json_object *array, struct container_spec *spec, struct err *err);
 int spec_parse_linux(struct json_object *linux_, enum network_mode mode,
                      struct container_spec *spec, struct err *err);

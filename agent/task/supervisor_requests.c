@@ -256,6 +256,8 @@ static int on_create(struct supervisor *s, struct json_object *request, struct i
 static int network_parse(struct supervisor *s, const struct container *container,
                          struct json_object *request, struct network_address *ret, struct err *err)
 {
+	bool bridge = s->task.spec.network_mode == NETWORK_BRIDGE &&
+	              !(container->spec && container->spec->network_disabled);
 	struct json_object *network = NULL;
 	uint64_t prefix;
 	int r;
@@ -263,11 +265,11 @@ static int network_parse(struct supervisor *s, const struct container *container
 	r = json_optional(json_get_object(request, "network", &network, err));
 	if (r < 0)
 		return r;
-	if (!network && s->task.spec.network_mode == NETWORK_BRIDGE && !container->address[0])
+	if (!network && bridge && !container->address[0])
 		return err_text(err, -EINVAL, "\"network\" is missing, which bridge mode needs");
 	if (!network)
 		return 0;
-	if (s->task.spec.network_mode != NETWORK_BRIDGE)
+	if (!bridge)
 		return err_text(err, -EINVAL, "\"network\" is for bridge mode only");
 	r = json_get_string(network, "address", &ret->address, err);
 	if (r == 0)
