@@ -206,6 +206,35 @@ bool name_is_component(const char *name, size_t max)
 	return true;
 }
 
+/* Past slashes and components ".", to the next that counts. */
+static const char *next_component(const char *path)
+{
+	for (;;) {
+		path += strspn(path, "/");
+		if (path[0] != '.' || (path[1] != '/' && path[1] != '\0'))
+			return path;
+		path++;
+	}
+}
+
+bool path_is_same(const char *one, const char *other)
+{
+	for (;;) {
+		size_t n, m;
+
+		one = next_component(one);
+		other = next_component(other);
+		n = strcspn(one, "/");
+		m = strcspn(other, "/");
+		if (n != m || strncmp(one, other, n) != 0)
+			return false;
+		if (n == 0)
+			return true;
+		one += n;
+		other += m;
+	}
+}
+
 bool name_is_hex(const char *name, size_t n)
 {
 	if (!name || strlen(name) != n)

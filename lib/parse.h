@@ -28,6 +28,9 @@ void duration_to_string(uint64_t usec, char *buf, size_t n);
  */
 bool name_is_component(const char *name, size_t max);
 
+/* Do two absolute paths without ".." mean one place: "/data", "/data/" and "//./data" do. */
+bool path_is_same(const char *one, const char *other);
+
 /* Lower-case hex digits, exactly n of them. */
 bool name_is_hex(const char *name, size_t n);
 

@@ -17,6 +17,7 @@
 #include "agent/task/host_mounts.h"
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
+#include "lib/parse.h"
 
 const char *const child_etc_files[3] = {"hosts", "hostname", "resolv.conf"};
 
@@ -220,11 +221,34 @@ static int volume_mount(struct child *child, const struct mount_spec *mount)
 	return r < 0 ? r : set_bind_attr(tree, mount);
 }
 
+static bool has_option(const struct mount_spec *mount, const char *key)
+{
+	for (size_t i = 0; i < mount->n_options; i++)
+		if (strcmp(mount->options[i].key, key) == 0)
+			return true;
+	return false;
+}
+
+/* A directory that the image has keeps its mode, /tmp for one; a new one gets that of the kernel,
+ * 1777. Both as with Docker. */
 static int tmpfs_mount(struct child *child, const struct mount_spec *mount)
 {
-	_cleanup_close_ int fd =
-		child_mount_new(child, "tmpfs", mount->options, mount->n_options, mount->attr);
+	_cleanup_close_ int fd = -EBADF, place = -EBADF;
+	struct mount_option options[SPEC_MOUNT_OPTIONS_MAX + 1];
+	size_t n = 0;
+	char mode[8];
+	struct stat st;
 
+	for (; n < mount->n_options; n++)
+		options[n] = mount->options[n];
+	place = has_option(mount, "mode")
+	                ? -ENOENT
+	                : fd_open_in_root(child->root_fd, mount->target, O_PATH | O_DIRECTORY, 0);
+	if (place >= 0 && fstat(place, &st) == 0) {
+		snprintf(mode, sizeof(mode), "%o", st.st_mode & 07777);
+		options[n++] = (struct mount_option){"mode", mode};
+	}
+	fd = child_mount_new(child, "tmpfs", options, n, mount->attr);
 	return fd < 0 ? fd : attach_mount(child, fd, mount->target, ROOTFS_DIRECTORY);
 }
 
@@ -274,7 +298,7 @@ int child_mount_execute_command(struct child *child)
 static bool is_mounted_by_task(const struct child *child, const char *path)
 {
 	for (size_t i = 0; i < child->spec->n_mounts; i++)
-		if (strcmp(child->spec->mounts[i].target, path) == 0)
+		if (path_is_same(child->spec->mounts[i].target, path))
 			return true;
 	return false;
 }

@@ -23,6 +23,7 @@ static const struct {
 	unsigned long propagation;
 	bool recursive, recursive_attr;
 } mount_words[] = {
+	{"defaults", .set = 0},
 	{"rw", .clear = MOUNT_ATTR_RDONLY},
 	{"ro", .set = MOUNT_ATTR_RDONLY},
 	{"rro", .set = MOUNT_ATTR_RDONLY, .recursive_attr = true},
@@ -33,10 +34,15 @@ static const struct {
 	{"noexec", .set = MOUNT_ATTR_NOEXEC},
 	{"exec", .clear = MOUNT_ATTR_NOEXEC},
 	{"noatime", .set = MOUNT_ATTR_NOATIME, .clear = MOUNT_ATTR__ATIME},
+	{"atime", .clear = MOUNT_ATTR_NOATIME},
 	{"relatime", .clear = MOUNT_ATTR__ATIME},
 	{"strictatime", .set = MOUNT_ATTR_STRICTATIME, .clear = MOUNT_ATTR__ATIME},
+	{"norelatime", .set = 0}, /* what it turns off is nobody's wish but the kernel's */
+	{"nostrictatime", .clear = MOUNT_ATTR_STRICTATIME},
 	{"nodiratime", .set = MOUNT_ATTR_NODIRATIME},
 	{"diratime", .clear = MOUNT_ATTR_NODIRATIME},
+	{"async", .set = 0},
+	{"nomand", .set = 0},
 	{"bind", .set = 0},
 	{"rbind", .recursive = true},
 	{"private", .propagation = MS_PRIVATE},
@@ -45,28 +51,81 @@ static const struct {
 	{"rslave", .propagation = MS_SLAVE | MS_REC},
 };
 
-static const char *const tmpfs_keys[] = {"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"};
+/* What tmpfs takes itself. Source: Linux Documentation/filesystems/tmpfs.rst. */
+static const struct {
+	const char *key;
+	const char *suffixes; /* of which one may follow the digits; NULL: any value */
+	const char *digits;
+	const char *words;
+} tmpfs_keys[] = {
+	{"size", "kKmMgGtTpPeE%", "0123456789", "a number with k, m, g or % after it"},
+	{"nr_inodes", "kKmMgG", "0123456789", "a number with k, m or g after it"},
+	{"nr_blocks", "kKmMgG", "0123456789", "a number with k, m or g after it"},
+	{"mode", "", "01234567", "an octal number"},
+	{"uid", "", "0123456789", "a number"},
+	{"gid", "", "0123456789", "a number"},
+	{"mpol", NULL, "", ""},
+};
+
+static const char *const tmpfs_flags[] = {"sync", "dirsync", "mand"};
+
+static bool tmpfs_value_is_good(size_t key, const char *value)
+{
+	size_t n = strspn(value, tmpfs_keys[key].digits);
+
+	if (!tmpfs_keys[key].suffixes)
+		return *value != '\0';
+	if (n == 0 || n > 19)
+		return false;
+	return value[n] == '\0' ||
+	       (strchr(tmpfs_keys[key].suffixes, value[n]) && value[n + 1] == '\0');
+}
+
+/* Takes key and value, which is NULL for a flag. A later one of that key wins. */
+static int add_tmpfs_option(struct mount_spec *mount, char *key, char *value, struct err *err)
+{
+	struct mount_option *options = NULL;
+	int r = key ? 0 : err_oom(err);
+
+	if (r == 0 && mount->n_options == SPEC_MOUNT_OPTIONS_MAX)
+		r = err_text(err, -EINVAL, "mount at %.100s: more than %d options", mount->target,
+		             SPEC_MOUNT_OPTIONS_MAX);
+	if (r == 0)
+		options = reallocarray(mount->options, mount->n_options + 1, sizeof(*options));
+	if (r == 0 && !options)
+		r = err_oom(err);
+	if (r < 0) {
+		free(key);
+		free(value);
+		return r;
+	}
+	mount->options = options;
+	options[mount->n_options++] = (struct mount_option){key, value};
+	return 0;
+}
 
 static int tmpfs_option(const char *option, const char *where, struct mount_spec *mount,
                         struct err *err)
 {
 	size_t len = strcspn(option, "=");
-	struct mount_option *options;
-	char *key, *value;
 
+	for (size_t i = 0; i < ARRAY_SIZE(tmpfs_flags); i++)
+		if (strcmp(tmpfs_flags[i], option) == 0)
+			return add_tmpfs_option(mount, strdup(option), NULL, err);
 	for (size_t i = 0; i < ARRAY_SIZE(tmpfs_keys); i++) {
-		if (strlen(tmpfs_keys[i]) != len || strncmp(tmpfs_keys[i], option, len) != 0 ||
-		    option[len] != '=' || option[len + 1] == '\0')
-			continue;
+		const char *value = option + len + 1;
+		char *copy;
 
-		options = realloc(mount->options, (mount->n_options + 1) * sizeof(*options));
-		if (!options)
+		if (strlen(tmpfs_keys[i].key) != len || option[len] != '=' ||
+		    strncmp(tmpfs_keys[i].key, option, len) != 0)
+			continue;
+		if (!tmpfs_value_is_good(i, value))
+			return err_text(err, -EINVAL, "%s: %s is \"%.60s\"; it must be %s", where,
+			                tmpfs_keys[i].key, value, tmpfs_keys[i].words);
+		copy = strdup(value);
+		if (!copy)
 			return err_oom(err);
-		mount->options = options;
-		key = strndup(option, len);
-		value = strdup(option + len + 1);
-		options[mount->n_options++] = (struct mount_option){key, value};
-		return key && value ? 0 : err_oom(err);
+		return add_tmpfs_option(mount, strndup(option, len), copy, err);
 	}
 	return err_text(err, -EINVAL, "%s: mount option \"%.100s\" is not supported", where,
 	                option);

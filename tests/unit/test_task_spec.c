@@ -218,7 +218,7 @@ static void test_what_is_wrong_is_named(void **state)
 		{"", ",\"mounts\":[{\"destination\":\"/a\",\"type\":\"proc\"}]", "", "\"proc\""},
 		{"",
 	         ",\"mounts\":[{\"destination\":\"/a\",\"type\":\"tmpfs\",\"options\":[\"size=\"]}]",
-	         "", "size="},
+	         "", "size is \"\""},
 		{"",
 	         ",\"mounts\":[{\"destination\":\"/a\",\"type\":\"tmpfs\",\"options\":[\"huge=always\"]}]",
 	         "", "huge=always"},
