@@ -415,8 +415,14 @@ void container_exited(struct container *container, int wait_status)
 	empty_cgroup(container);
 	/* With an init process the program's SIGKILL arrives as its exit code. */
 	killed = container->exit_signal == SIGKILL || container->exit_code == 128 + SIGKILL;
-	if (killed && cgroup_oom_kills(container->cgroup, &oom_kills) == 0)
-		container->oom_killed = oom_kills > container->oom_kills;
+	if (cgroup_oom_kills(container->cgroup, &oom_kills) == 0 &&
+	    oom_kills > container->oom_kills) {
+		container->oom_killed = killed;
+		log_warning(NULL, 0,
+		            "container %s: %llu of its processes were killed for want of memory",
+		            container->name,
+		            (unsigned long long)(oom_kills - container->oom_kills));
+	}
 
 	output_drain(&container->output);
 	container_settle(container);
