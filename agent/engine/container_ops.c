@@ -556,7 +556,7 @@ static int add_network(struct engine_container *ec, struct json_object *body)
 	struct json_object *network;
 	int r;
 
-	if (ec->et->task->network_mode != NETWORK_MODE_BRIDGE)
+	if (container_network_mode(ec->et->task, ec->c) != NETWORK_MODE_BRIDGE)
 		return 0;
 	network = json_object_new_object();
 	r = json_add(body, "network", network);

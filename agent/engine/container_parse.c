@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/engine/docker_members.h"
 #include "agent/engine/health.h"
 #include "agent/engine/links.h"
 #include "agent/engine/refuse.h"
@@ -291,38 +292,43 @@ static int parse_docker_document(struct json_object *docker, const char *name,
 	return r < 0 ? err_prefix(err, r, "dockerConfig.%s", name) : 0;
 }
 
-static int check_config(struct json_object *config, struct err *err)
+static int check_config(const struct container *c, struct err *err)
 {
-	static const struct refused table[] = {
-		{"NetworkDisabled", "disableNetworking"},
-	};
-	/* Labels go into the metadata, ExposedPorts and the image are given elsewhere. */
-	static const char *const known[] = {
-		"Healthcheck", "Tty",        "OpenStdin",    "AttachStdin",  "NetworkDisabled",
-		"User",        "WorkingDir", "Labels",       "ExposedPorts", "Hostname",
-		"StopSignal",  "Image",      "AttachStdout", "AttachStderr"};
-	static const char *const flags[] = {"Tty", "OpenStdin", "AttachStdin"};
-	const char *text;
-	bool flag;
+	const char *dir = json_text(c->config, "WorkingDir");
+
+	if (dir && *dir && *dir != '/')
+		return err_text(err, -EINVAL,
+		                "workingDirectory is \"%s\", it must be an absolute path", dir);
+	return 0;
+}
+
+/* Docker's own grace, for a container that the task definition gives none. */
+static int parse_stop_timeout(struct container *c, struct err *err)
+{
+	int64_t seconds = 0;
 	int r;
 
-	r = refuse_members(config, table, ARRAY_SIZE(table), "dockerConfig.config", err);
-	if (r == 0)
-		r = refuse_unknown_members(config, known, ARRAY_SIZE(known), "dockerConfig.config",
-		                           err);
-	for (size_t i = 0; r == 0 && i < 4; i++) {
-		static const char *const strings[] = {"User", "WorkingDir", "Hostname",
-		                                      "StopSignal"};
+	r = json_optional(
+		json_get_i64(c->config, "StopTimeout", 1, TIMEOUT_MAX_SECONDS, &seconds, err));
+	if (r < 0)
+		return err_prefix(err, r, "dockerConfig.config");
+	if (c->stop_timeout_usec == 0)
+		c->stop_timeout_usec = (uint64_t)seconds * 1000000;
+	return 0;
+}
 
-		r = json_optional(json_get_string(config, strings[i], &text, err));
-	}
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(flags); i++)
-		r = json_optional(json_get_bool(config, flags[i], &flag, err));
-	if (r == 0 && json_get_string(config, "WorkingDir", &text, NULL) == 0 && *text &&
-	    *text != '/')
+static int parse_network_disabled(enum network_mode mode, struct container *c, struct err *err)
+{
+	(void)json_get_bool(c->config, "NetworkDisabled", &c->network_disabled, NULL);
+	if (c->network_disabled && mode == NETWORK_MODE_HOST)
+		return err_text(
+			err, -EOPNOTSUPP,
+			"disableNetworking is true in a task of networkMode host; it is for "
+			"bridge and none");
+	if (c->network_disabled && c->n_ports > 0)
 		return err_text(err, -EINVAL,
-		                "workingDirectory is \"%s\", it must be an absolute path", text);
-	return r;
+		                "portMappings need a network, and disableNetworking is true");
+	return 0;
 }
 
 static int check_network_mode(struct json_object *host_config, enum network_mode mode,
@@ -345,38 +351,9 @@ static int check_network_mode(struct json_object *host_config, enum network_mode
 static int check_host_config(struct json_object *host_config, enum network_mode mode,
                              const struct task_policy *policy, struct err *err)
 {
-	static const struct refused table[] = {
-		{"Links", "links"},
-		{"VolumesFrom", "volumesFrom"},
-		{"VolumeDriver", "volume drivers"},
-		{"UsernsMode", "UsernsMode"},
-		{"Runtime", "Runtime"},
-		{"RestartPolicy", "Docker's RestartPolicy"},
-		{"CgroupParent", "CgroupParent"},
-		{"Isolation", "Isolation"},
-	};
-	static const char *const known[] = {
-		"NetworkMode", "CapAdd", "CapDrop", "Privileged", "ReadonlyRootfs", "Dns",
-		"DnsSearch", "DnsOptions", "ExtraHosts", "SecurityOpt", "Ulimits", "Devices",
-		"ShmSize", "Tmpfs", "Sysctls", "Memory", "MemorySwap", "CpuShares",
-		"MemoryReservation", "LogConfig", "PidsLimit", "Init", "PortBindings", "Binds",
-		"MemorySwappiness",
-		/* namespaces.h */
-		"PidMode", "IpcMode", "UTSMode", "CgroupnsMode"};
-	const char *all[ARRAY_SIZE(table) + ARRAY_SIZE(known)];
 	bool privileged = false;
-	int r;
+	int r = check_network_mode(host_config, mode, err);
 
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
-		all[i] = table[i].member;
-	memcpy(all + ARRAY_SIZE(table), known, sizeof(known));
-
-	r = refuse_members(host_config, table, ARRAY_SIZE(table), "dockerConfig.hostConfig", err);
-	if (r == 0)
-		r = refuse_unknown_members(host_config, all, ARRAY_SIZE(all),
-		                           "dockerConfig.hostConfig", err);
-	if (r == 0)
-		r = check_network_mode(host_config, mode, err);
 	if (r == 0)
 		r = json_optional(json_get_bool(host_config, "Privileged", &privileged, err));
 	if (r < 0)
@@ -385,11 +362,6 @@ static int check_host_config(struct json_object *host_config, enum network_mode 
 		return err_text(
 			err, -EPERM,
 			"privileged is not allowed on this container instance (ECS_DISABLE_PRIVILEGED)");
-	if (!json_is_zero(json_get(host_config, "Binds")) ||
-	    !json_is_zero(json_get(host_config, "PortBindings")))
-		return err_text(
-			err, -EOPNOTSUPP,
-			"hostConfig.Binds and PortBindings are taken from mountPoints and portMappings only");
 	return 0;
 }
 
@@ -440,10 +412,19 @@ static int parse_documents(struct json_object *obj, enum network_mode mode,
 	r = parse_docker_document(docker, "config", &c->config, err);
 	if (r == 0)
 		r = parse_docker_document(docker, "hostConfig", &c->host_config, err);
+	/* What was taken by an earlier version is not turned away by this one. */
+	if (r == 0 && !policy->was_accepted)
+		r = docker_config_check(c->config, err);
+	if (r == 0 && !policy->was_accepted)
+		r = docker_host_config_check(c->host_config, err);
 	if (r == 0)
-		r = check_config(c->config, err);
+		r = check_config(c, err);
 	if (r == 0)
 		r = check_config_image(c, err);
+	if (r == 0)
+		r = parse_stop_timeout(c, err);
+	if (r == 0)
+		r = parse_network_disabled(mode, c, err);
 	if (r == 0)
 		r = check_host_config(c->host_config, mode, policy, err);
 	return r;

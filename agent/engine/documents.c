@@ -158,7 +158,8 @@ static int add_networks(struct json_object *obj, const struct task *task, const 
 	if (json_add_string(network, "NetworkMode",
 	                    namespaces_is_pause_container(c)
 	                            ? "none"
-	                            : network_mode_to_string(task->network_mode)) < 0) {
+	                            : network_mode_to_string(container_network_mode(task, c))) <
+	    0) {
 		json_object_put(addresses);
 		return -ENOMEM;
 	}

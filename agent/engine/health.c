@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/engine/documents.h"
+#include "agent/engine/refuse.h"
 #include "lib/cleanup.h"
 #include "lib/json.h"
 
@@ -136,7 +137,8 @@ static int append_text(struct json_object *list, const char *text)
 /* "CMD-SHELL": by the image's shell, in one word. */
 static int add_shell(const struct container *c, struct json_object *test, struct json_object *args)
 {
-	struct json_object *shell = json_get(c->image_config, "Shell");
+	struct json_object *own = json_get(c->config, "Shell");
+	struct json_object *shell = json_is_zero(own) ? json_get(c->image_config, "Shell") : own;
 	_cleanup_free_ char *command = NULL;
 	size_t n =
 		json_object_is_type(shell, json_type_array) ? json_object_array_length(shell) : 0;

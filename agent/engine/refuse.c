@@ -55,3 +55,24 @@ int refuse_unknown_members(struct json_object *obj, const char *const *known, si
 	}
 	return 0;
 }
+
+int refuse_ambiguous_members(struct json_object *obj, struct err *err)
+{
+	struct json_object_iterator end = json_object_iter_end(obj);
+
+	for (struct json_object_iterator one = json_object_iter_begin(obj);
+	     !json_object_iter_equal(&one, &end); json_object_iter_next(&one)) {
+		struct json_object_iterator other = one;
+
+		for (json_object_iter_next(&other); !json_object_iter_equal(&other, &end);
+		     json_object_iter_next(&other))
+			if (strcasecmp(json_object_iter_peek_name(&one),
+			               json_object_iter_peek_name(&other)) == 0)
+				return err_text(err, -EINVAL,
+				                "%.64s and %.64s are the same member; it must be "
+				                "there once",
+				                json_object_iter_peek_name(&one),
+				                json_object_iter_peek_name(&other));
+	}
+	return 0;
+}

@@ -25,3 +25,6 @@ int refuse_members(struct json_object *obj, const struct refused *table, size_t 
  * regard to case). */
 int refuse_unknown_members(struct json_object *obj, const char *const *known, size_t n,
                            const char *where, struct err *err);
+
+/* -EINVAL for two members whose names differ only in case: one would be honoured, one not. */
+int refuse_ambiguous_members(struct json_object *obj, struct err *err);

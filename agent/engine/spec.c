@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 #include "agent/engine/health.h"
 #include "agent/engine/links.h"
@@ -19,6 +17,7 @@
 #include "agent/engine/refuse.h"
 #include "agent/engine/security.h"
 #include "agent/engine/spec_process.h"
+#include "agent/engine/spec_resources.h"
 #include "agent/engine/volumes.h"
 #include "agent/logs/options.h"
 #include "lib/json.h"
@@ -26,31 +25,15 @@
 #include "lib/spool.h"
 
 #define MIB             (1024 * 1024)
-#define MEMORY_MIN_MIB  4
-#define CPU_SHARES_MIN  2
-#define CPU_SHARES_MAX  262144
 #define CPU_PERIOD_USEC 100000
-#define PIDS_MAX        4194304
-
-static size_t list_length(struct json_object *list)
-{
-	return json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
-}
-
-static int64_t clamp_shares(int64_t shares)
-{
-	return shares < CPU_SHARES_MIN   ? CPU_SHARES_MIN
-	       : shares > CPU_SHARES_MAX ? CPU_SHARES_MAX
-	                                 : shares;
-}
 
 static int64_t sum_of_shares(const struct task *task)
 {
 	int64_t sum = 0;
 
 	for (size_t i = 0; i < task->n_containers; i++)
-		sum += clamp_shares(task->containers[i].cpu_shares);
-	return clamp_shares(sum);
+		sum += spec_cpu_shares(task->containers[i].cpu_shares);
+	return spec_cpu_shares(sum);
 }
 
 static int add_task_limits(const struct task *task, const struct spec_options *options,
@@ -100,173 +83,6 @@ int spec_task(const struct task *task, const struct spec_options *options, struc
 	return 0;
 }
 
-/* A size of hostConfig in bytes; 0 when absent. */
-static int get_bytes(const struct container *c, const char *name, int64_t min, int64_t *ret,
-                     struct err *err)
-{
-	return json_optional(json_get_i64(c->host_config, name, min, INT64_MAX, ret, err));
-}
-
-/* The limit of the container or, where it has none, that of its task: programs inside size
- * themselves by what they see, and on cgroup v2 they do not see the cgroup of the task. */
-static int64_t visible_limit(const struct task *task, const struct spec_options *options,
-                             int64_t limit)
-{
-	if (limit == 0 && options->task_cgroup_limits && options->task_memory_inside)
-		limit = task->memory_mib * MIB;
-	return limit > 0 && limit < MEMORY_MIN_MIB * MIB ? MEMORY_MIN_MIB * MIB : limit;
-}
-
-/*
- * MemorySwap counts memory and swap together. Without it Docker allows as much swap as memory, and
- * so does the documentation of ECS ("Managing container swap memory space"); that default does not
- * need a kernel that counts swap (see is_swap_default()).
- */
-static int check_swap(int64_t own_limit, int64_t limit, int64_t *swap, struct err *err)
-{
-	if (*swap == 0 && limit > 0) {
-		*swap = limit > INT64_MAX / 2 ? -1 : 2 * limit;
-		return 0;
-	}
-	if (*swap > 0 && own_limit == 0)
-		return err_text(err, -EINVAL,
-		                "maxSwap (MemorySwap %" PRId64
-		                ") needs a memory limit of the container",
-		                *swap);
-	if (*swap > 0 && *swap < limit)
-		return err_text(err, -EINVAL,
-		                "MemorySwap %" PRId64 " is below the memory limit %" PRId64, *swap,
-		                limit);
-	return 0;
-}
-
-static int add_memory(const struct task *task, const struct container *c,
-                      const struct spec_options *options, struct json_object *resources,
-                      struct err *err)
-{
-	struct json_object *memory = json_object_new_object();
-	int64_t own = c->memory_mib * MIB, limit, reservation = 0, swap = 0, swappiness = -1;
-	int r;
-
-	if (json_add(resources, "memory", memory) < 0)
-		return err_oom(err);
-	r = get_bytes(c, "Memory", 0, &own, err);
-	if (r == 0)
-		r = get_bytes(c, "MemoryReservation", 0, &reservation, err);
-	if (r == 0)
-		r = get_bytes(c, "MemorySwap", -1, &swap, err);
-	if (r == 0)
-		r = json_optional(json_get_i64(c->host_config, "MemorySwappiness", -1, 100,
-		                               &swappiness, err));
-	limit = visible_limit(task, options, own);
-	if (r == 0)
-		r = check_swap(own, limit, &swap, err);
-	if (r < 0)
-		return r;
-	if ((limit > 0 && json_add_i64(memory, "limit", limit) < 0) ||
-	    (reservation > 0 && json_add_i64(memory, "reservation", reservation) < 0) ||
-	    (swap != 0 && json_add_i64(memory, "swap", swap) < 0) ||
-	    (swappiness >= 0 && json_add_i64(memory, "swappiness", swappiness) < 0))
-		return err_oom(err);
-	return 0;
-}
-
-/* What the task definition asks for itself is refused where it cannot be held. */
-static bool is_swap_default(const struct container *c)
-{
-	return json_is_zero(json_get(c->host_config, "MemorySwap"));
-}
-
-static int add_resources(const struct task *task, const struct container *c,
-                         const struct spec_options *options, struct json_object *resources,
-                         struct err *err)
-{
-	struct json_object *cpu = json_object_new_object(), *pids;
-	int64_t shares = c->cpu_shares, pids_limit = 0;
-	int r;
-
-	if (json_add(resources, "cpu", cpu) < 0)
-		return err_oom(err);
-	r = get_bytes(c, "CpuShares", 0, &shares, err);
-	if (r == 0)
-		r = json_optional(
-			json_get_i64(c->host_config, "PidsLimit", -1, PIDS_MAX, &pids_limit, err));
-	if (r < 0)
-		return r;
-	if (json_add_i64(cpu, "shares", clamp_shares(shares)) < 0)
-		return err_oom(err);
-	if (pids_limit > 0) {
-		pids = json_object_new_object();
-		if (json_add(resources, "pids", pids) < 0 ||
-		    json_add_i64(pids, "limit", pids_limit) < 0)
-			return err_oom(err);
-	}
-	return add_memory(task, c, options, resources, err);
-}
-
-static int add_device(struct json_object *devices, struct json_object *allowed,
-                      struct json_object *item, struct err *err)
-{
-	struct json_object *device = json_object_new_object(), *rule = json_object_new_object();
-	const char *host_path, *path = NULL, *access = "rwm", *type;
-	struct stat st;
-	int r;
-
-	if (json_append(devices, device) < 0 || json_append(allowed, rule) < 0)
-		return err_oom(err);
-	r = json_get_string(item, "PathOnHost", &host_path, err);
-	if (r == 0)
-		r = json_optional(json_get_string(item, "PathInContainer", &path, err));
-	if (r == 0)
-		r = json_optional(json_get_string(item, "CgroupPermissions", &access, err));
-	if (r < 0)
-		return r;
-	if (strspn(access, "rwm") != strlen(access))
-		return err_text(err, -EINVAL,
-		                "permissions of %s are \"%.20s\", they must be of r, w and m",
-		                host_path, access);
-	if (stat(host_path, &st) < 0)
-		return err_set(err, -errno, "device %.100s", host_path);
-	if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode))
-		return err_text(err, -EINVAL, "%.100s is no device", host_path);
-
-	type = S_ISCHR(st.st_mode) ? "c" : "b";
-	if (json_add_string(device, "path", path && *path ? path : host_path) < 0 ||
-	    json_add_string(device, "type", type) < 0 ||
-	    json_add_i64(device, "major", major(st.st_rdev)) < 0 ||
-	    json_add_i64(device, "minor", minor(st.st_rdev)) < 0 ||
-	    json_add_i64(device, "fileMode", st.st_mode & 07777) < 0 ||
-	    json_add_i64(device, "uid", st.st_uid) < 0 ||
-	    json_add_i64(device, "gid", st.st_gid) < 0 || json_add_bool(rule, "allow", true) < 0 ||
-	    json_add_string(rule, "type", type) < 0 ||
-	    json_add_i64(rule, "major", major(st.st_rdev)) < 0 ||
-	    json_add_i64(rule, "minor", minor(st.st_rdev)) < 0 ||
-	    json_add_string(rule, "access", access) < 0)
-		return err_oom(err);
-	return 0;
-}
-
-static int add_devices(const struct container *c, struct json_object *linux_obj,
-                       struct json_object *resources, struct err *err)
-{
-	struct json_object *list = json_get(c->host_config, "Devices"), *devices, *allowed;
-	int r;
-
-	if (list_length(list) == 0)
-		return 0;
-	devices = json_object_new_array();
-	allowed = json_object_new_array();
-	if (json_add(linux_obj, "devices", devices) < 0 ||
-	    json_add(resources, "devices", allowed) < 0)
-		return err_oom(err);
-	for (size_t i = 0; i < list_length(list); i++) {
-		r = add_device(devices, allowed, json_object_array_get_idx(list, i), err);
-		if (r < 0)
-			return err_prefix(err, r, "devices[%zu]", i);
-	}
-	return 0;
-}
-
 static int add_strings(struct json_object *obj, const char *name, const char *const *texts,
                        size_t n)
 {
@@ -301,8 +117,8 @@ static int add_sysctls(const struct container *c, struct json_object *linux_obj,
 {
 	struct json_object *map = json_get(c->host_config, "Sysctls");
 
-	if (json_is_zero(map))
-		return 0;
+	if (!json_object_is_type(map, json_type_object))
+		return 0; /* as Tmpfs below */
 	json_object_object_foreach (map, key, value) {
 		if (!json_object_is_type(value, json_type_string))
 			return err_text(err, -EINVAL,
@@ -322,9 +138,7 @@ static int build_linux(const struct task *task, const struct container *c,
 
 	if (json_add(obj, "resources", resources) < 0)
 		return err_oom(err);
-	r = add_resources(task, c, options, resources, err);
-	if (r == 0)
-		r = add_devices(c, obj, resources, err);
+	r = spec_resources(task, c, options, resources, err);
 	if (r == 0)
 		r = add_sysctls(c, obj, err);
 	if (r < 0)
@@ -377,8 +191,8 @@ static int add_all_tmpfs(const struct container *c, struct json_object *mounts, 
 	struct json_object *map = json_get(c->host_config, "Tmpfs");
 	int r;
 
-	if (json_is_zero(map))
-		return 0;
+	if (!json_object_is_type(map, json_type_object))
+		return 0; /* a document of an earlier version: checked for others */
 	json_object_object_foreach (map, path, value) {
 		const char *text = json_object_get_string(value);
 
@@ -397,7 +211,7 @@ static int add_shm(const struct task *task, const struct container *c, struct js
 	const char *options[] = {"nosuid", "noexec", "nodev", "mode=1777", size};
 	int r;
 
-	r = get_bytes(c, "ShmSize", 0, &bytes, err);
+	r = json_optional(json_get_i64(c->host_config, "ShmSize", 0, INT64_MAX, &bytes, err));
 	if (r < 0 || bytes == 0 || !namespaces_own_shm(task, c))
 		return r;
 	snprintf(size, sizeof(size), "size=%" PRId64, bytes);
@@ -576,7 +390,7 @@ static int build_container(const struct task *task, const struct container *c,
 {
 	_cleanup_json_ struct json_object *obj = json_object_new_object();
 	struct json_object *config = NULL, *log = NULL;
-	bool privileged = false, init = false, open_stdin = false, attach_stdin = false;
+	bool privileged = false, init = false, open_stdin = false;
 	int r;
 
 	r = json_optional(json_get_bool(c->host_config, "Privileged", &privileged, err));
@@ -585,14 +399,14 @@ static int build_container(const struct task *task, const struct container *c,
 	if (r == 0)
 		r = json_optional(json_get_bool(c->config, "OpenStdin", &open_stdin, err));
 	if (r == 0)
-		r = json_optional(json_get_bool(c->config, "AttachStdin", &attach_stdin, err));
-	if (r == 0)
 		r = build_config(task, c, options, privileged, &config, err);
 	if (r < 0)
 		return r;
 	if (json_add(obj, "config", config) < 0)
 		return err_oom(err);
 	r = security_apply(task, c, options, obj, config, err);
+	if (r == 0)
+		r = spec_devices(c, obj, err);
 	if (r == 0)
 		r = build_log(task, c, options, &log, err);
 	if (r < 0)
@@ -603,10 +417,11 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add_string(obj, "user", config_or_image(c, "User", "")) < 0 ||
 	    json_add_string(obj, "stopSignal", config_or_image(c, "StopSignal", "SIGTERM")) < 0 ||
 	    json_add_bool(obj, "privileged", privileged) < 0 ||
-	    json_add_bool(obj, "swapIfCounted", is_swap_default(c)) < 0 ||
+	    json_add_bool(obj, "swapIfCounted", spec_has_default_swap(c)) < 0 ||
 	    json_add_bool(obj, "init", init) < 0 ||
 	    json_add_bool(obj, "restart", c->restart_policy.enabled) < 0 ||
-	    json_add_bool(obj, "interactive", open_stdin || attach_stdin) < 0 ||
+	    json_add_bool(obj, "interactive", open_stdin) < 0 ||
+	    (c->network_disabled && json_add_bool(obj, "networkDisabled", true) < 0) ||
 	    add_name_service(c, obj) < 0 || health_add_check(c, obj) < 0 ||
 	    namespaces_add_to_container(c, obj) < 0 ||
 	    managed_agent_add_to_spec(&c->managed_agent, obj) < 0)

@@ -373,6 +373,41 @@ static int build_rlimits(const struct container *c, struct json_object **ret, st
 	return 0;
 }
 
+/* Rows and columns that a terminal begins with; [0, 0] is none. */
+static int add_console_size(const struct container *c, struct json_object *process, struct err *err)
+{
+	struct json_object *list = json_get(c->host_config, "ConsoleSize"), *size;
+	int64_t value[2] = {0, 0};
+
+	if (!is_list(list))
+		return 0;
+	for (size_t i = 0; i < 2; i++)
+		value[i] = json_object_get_int64(json_object_array_get_idx(list, i));
+	if (json_object_array_length(list) != 2 || value[0] < 0 || value[1] < 0 ||
+	    value[0] > UINT16_MAX || value[1] > UINT16_MAX)
+		return err_text(err, -EINVAL,
+		                "ConsoleSize must be two numbers, rows and columns, of 0 to %d",
+		                UINT16_MAX);
+	if (value[0] == 0 && value[1] == 0)
+		return 0;
+	size = json_object_new_object();
+	if (json_add(process, "consoleSize", size) < 0 ||
+	    json_add_i64(size, "height", value[0]) < 0 || json_add_i64(size, "width", value[1]) < 0)
+		return err_oom(err);
+	return 0;
+}
+
+static int add_oom_score(const struct container *c, struct json_object *process, struct err *err)
+{
+	int64_t score = 0;
+	int r = json_optional(
+		json_get_i64(c->host_config, "OomScoreAdj", -1000, 1000, &score, err));
+
+	if (r < 0 || score == 0)
+		return r;
+	return json_add_i64(process, "oomScoreAdj", score) < 0 ? err_oom(err) : 0;
+}
+
 static const char *working_dir(const struct container *c)
 {
 	const char *dir = json_text(c->config, "WorkingDir");
@@ -414,6 +449,11 @@ int spec_process(const struct task *task, const struct container *c,
 	    json_add_string(process, "cwd", working_dir(c)) < 0 ||
 	    json_add_bool(process, "terminal", terminal) < 0)
 		return err_oom(err);
+	r = add_console_size(c, process, err);
+	if (r == 0)
+		r = add_oom_score(c, process, err);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(process);
 	return 0;
 }

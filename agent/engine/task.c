@@ -46,6 +46,11 @@ const char *network_mode_to_string(enum network_mode mode)
 	return mode_names[mode];
 }
 
+enum network_mode container_network_mode(const struct task *task, const struct container *container)
+{
+	return container->network_disabled ? NETWORK_MODE_NONE : task->network_mode;
+}
+
 const char *dependency_condition_to_string(enum dependency_condition condition)
 {
 	static const char *const names[] = {

@@ -108,6 +108,7 @@ struct container {
 	uint64_t start_timeout_usec, stop_timeout_usec; /* 0: default */
 	bool has_health_check;
 	struct restart_policy restart_policy;
+	bool network_disabled; /* a network namespace of its own, with nothing but lo */
 	/* What the engine made up once (persisted). */
 	char runtime_id[65];  /* 64 hex digits */
 	char endpoint_id[37]; /* uuid of /v4/<id> */
@@ -156,6 +157,10 @@ struct task {
 	uint64_t pull_started_realtime_usec, pull_stopped_realtime_usec;
 	uint64_t execution_stopped_realtime_usec, stopped_realtime_usec;
 };
+
+/* The task's, or none for a container that has no network. */
+enum network_mode container_network_mode(const struct task *task,
+                                         const struct container *container);
 
 struct task *task_free(struct task *task);
 DEFINE_CLEANUP(struct task *, task_free)

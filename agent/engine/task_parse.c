@@ -315,7 +315,7 @@ int task_parse(struct json_object *obj, const struct task_policy *policy, struct
 
 int task_parse_stored(struct json_object *document, struct task **ret, struct err *err)
 {
-	static const struct task_policy allow_what_was_allowed = {0};
+	static const struct task_policy allow_what_was_allowed = {.was_accepted = true};
 
 	return task_parse(document, &allow_what_was_allowed, ret, err);
 }

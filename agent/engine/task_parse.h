@@ -14,6 +14,7 @@
 /* The administrator's limits on what a task may ask for. */
 struct task_policy {
 	bool privileged_disabled; /* ECS_DISABLE_PRIVILEGED */
+	bool was_accepted;        /* by task_parse(), perhaps of another version */
 };
 
 /*

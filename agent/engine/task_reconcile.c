@@ -145,7 +145,7 @@ static bool dependencies_allow(struct engine_container *ec)
 static void advance_made(struct engine_container *ec)
 {
 	const struct engine *engine = ec->et->engine;
-	enum network_mode mode = ec->et->task->network_mode;
+	enum network_mode mode = container_network_mode(ec->et->task, ec->c);
 
 	if (mode == NETWORK_MODE_BRIDGE && !ec->attached) {
 		if (!host_is_ready(ec, engine->host_ready, "bridge"))

@@ -164,16 +164,18 @@ bool volumes_is_used(const struct task *task, const char *name)
 	return false;
 }
 
-/* "/data" and "/data/" are one place. */
-static bool is_same_place(const char *one, const char *other)
+static bool is_tmpfs(const struct container *c, const char *path)
 {
-	size_t n = strlen(one), m = strlen(other);
+	struct json_object *map = json_get(c->host_config, "Tmpfs");
 
-	while (n > 1 && one[n - 1] == '/')
-		n--;
-	while (m > 1 && other[m - 1] == '/')
-		m--;
-	return n == m && strncmp(one, other, n) == 0;
+	if (!json_object_is_type(map, json_type_object))
+		return false;
+	json_object_object_foreach (map, destination, options) {
+		(void)options;
+		if (path_is_same(destination, path))
+			return true;
+	}
+	return false;
 }
 
 static int check_mount_point(struct json_object *document, struct json_object *list, size_t i,
@@ -198,8 +200,8 @@ static int check_mount_point(struct json_object *document, struct json_object *l
 		return err_text(err, -EINVAL, "containerPath is \"%.100s\", it must be absolute",
 		                path);
 	for (size_t k = 0; k < i; k++)
-		if (is_same_place(path,
-		                  json_text(json_object_array_get_idx(list, k), "containerPath")))
+		if (path_is_same(path,
+		                 json_text(json_object_array_get_idx(list, k), "containerPath")))
 			return err_text(err, -EINVAL, "containerPath \"%.100s\" is taken already",
 			                path);
 	return 0;
@@ -237,6 +239,11 @@ int volumes_check_container(struct json_object *document, const struct task *tas
 		r = json_optional(json_get_array(c->document, "volumesFrom", &from, err));
 	for (size_t i = 0; r == 0 && i < list_length(points); i++) {
 		r = check_mount_point(document, points, i, err);
+		if (r == 0 &&
+		    is_tmpfs(c, json_text(json_object_array_get_idx(points, i), "containerPath")))
+			r = err_text(
+				err, -EINVAL, "containerPath \"%.100s\" is a tmpfs, too",
+				json_text(json_object_array_get_idx(points, i), "containerPath"));
 		if (r < 0)
 			(void)err_prefix(err, r, "mountPoints[%zu]", i);
 	}
@@ -253,7 +260,7 @@ int volumes_check_container(struct json_object *document, const struct task *tas
 static struct volume_mount *find_place(const struct volume_mounts *mounts, const char *destination)
 {
 	for (size_t i = 0; i < mounts->n; i++)
-		if (is_same_place(mounts->items[i].destination, destination))
+		if (path_is_same(mounts->items[i].destination, destination))
 			return &mounts->items[i];
 	return NULL;
 }
@@ -308,26 +315,10 @@ static int put_mount_point(const struct task *task, struct json_object *point,
 	return put(mounts, &mount, err);
 }
 
-static bool is_tmpfs(const struct container *c, const char *path)
+/* *n counts all of them, so that a name stays that of its path. */
+static int put_anonymous(const struct container *c, struct json_object *map, const char *whose,
+                         size_t *n, struct volume_mounts *mounts, struct err *err)
 {
-	struct json_object *map = json_get(c->host_config, "Tmpfs");
-
-	if (!json_object_is_type(map, json_type_object))
-		return false;
-	json_object_object_foreach (map, destination, options) {
-		(void)options;
-		if (is_same_place(destination, path))
-			return true;
-	}
-	return false;
-}
-
-static int put_image_volumes(const struct container *c, struct volume_mounts *mounts,
-                             struct err *err)
-{
-	struct json_object *map = json_get(c->image_config, "Volumes");
-	size_t n = 0;
-
 	if (!json_object_is_type(map, json_type_object))
 		return 0;
 	json_object_object_foreach (map, path, nothing) {
@@ -336,13 +327,12 @@ static int put_image_volumes(const struct container *c, struct volume_mounts *mo
 
 		(void)nothing;
 		if (*path != '/')
-			return err_text(err, -EINVAL,
-			                "VOLUME \"%.100s\" of the image must be absolute", path);
-		if (n == IMAGE_VOLUMES_MAX)
-			return err_text(err, -EINVAL, "the image has more than %d VOLUMEs",
+			return err_text(err, -EINVAL, "VOLUME \"%.100s\" of %s must be absolute",
+			                path, whose);
+		if (*n == IMAGE_VOLUMES_MAX)
+			return err_text(err, -EINVAL, "%s has more than %d VOLUMEs", whose,
 			                IMAGE_VOLUMES_MAX);
-		/* The number counts all of them, so that a name stays that of its path. */
-		snprintf(mount.anonymous, sizeof(mount.anonymous), "%s-%zu", c->runtime_id, n++);
+		snprintf(mount.anonymous, sizeof(mount.anonymous), "%s-%zu", c->runtime_id, (*n)++);
 		if (find_place(mounts, path) || is_tmpfs(c, path))
 			continue;
 		r = put(mounts, &mount, err);
@@ -350,6 +340,19 @@ static int put_image_volumes(const struct container *c, struct volume_mounts *mo
 			return r;
 	}
 	return 0;
+}
+
+/* dockerConfig.config may add to those of the image. */
+static int put_image_volumes(const struct container *c, struct volume_mounts *mounts,
+                             struct err *err)
+{
+	size_t n = 0;
+	int r = put_anonymous(c, json_get(c->image_config, "Volumes"), "the image", &n, mounts,
+	                      err);
+
+	return r < 0 ? r
+	             : put_anonymous(c, json_get(c->config, "Volumes"), "the container", &n, mounts,
+	                             err);
 }
 
 static int collect(const struct task *task, const struct container *c, struct volume_mounts *mounts,

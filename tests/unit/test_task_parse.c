@@ -211,7 +211,7 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"", "", "",
 	         "\\\"Healthcheck\\\":{\\\"Test\\\":[\\\"CMD\\\",\\\"x\\\"],\\\"Retries\\\":\\\"3\\\"}",
 	         "Retries"},
-		{"", "", "", "\\\"Healthcheck\\\":[]", "healthCheck"},
+		{"", "", "", "\\\"Healthcheck\\\":[]", "Healthcheck"},
 		{"", "", "", "\\\"Tty\\\":\\\"yes\\\"", "Tty"},
 		{"", "", "", "\\\"OpenStdin\\\":1", "OpenStdin"},
 		{"", "", "", "\\\"WorkingDir\\\":\\\"rel\\\"", "workingDirectory"},
