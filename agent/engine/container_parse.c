@@ -351,9 +351,15 @@ static int check_network_mode(struct json_object *host_config, enum network_mode
 static int check_host_config(struct json_object *host_config, enum network_mode mode,
                              const struct task_policy *policy, struct err *err)
 {
+	const char *userns = "";
 	bool privileged = false;
 	int r = check_network_mode(host_config, mode, err);
 
+	if (r == 0) /* ecs-task knows whether it is allowed: agent/task/userns.h */
+		r = json_optional(json_get_string(host_config, "UsernsMode", &userns, err));
+	if (r == 0 && *userns && strcmp(userns, "host") != 0)
+		r = err_text(err, -EINVAL, "hostConfig.UsernsMode is \"%s\", it must be host",
+		             userns);
 	if (r == 0)
 		r = json_optional(json_get_bool(host_config, "Privileged", &privileged, err));
 	if (r < 0)

@@ -152,7 +152,7 @@ static const struct member host_config_members[] = {
 	{.name = "Tmpfs", KIND_STRING_MAP, HONOURED},
 	{.name = "UTSMode", KIND_STRING, HONOURED},
 	{.name = "Ulimits", KIND_OBJECTS, HONOURED, .members = ulimit_members},
-	{.name = "UsernsMode", KIND_STRING, REFUSED},
+	{.name = "UsernsMode", KIND_STRING, HONOURED},
 	{.name = "VolumeDriver",
          KIND_STRING,
          REFUSED,

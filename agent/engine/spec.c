@@ -384,6 +384,14 @@ static const char *config_or_image(const struct container *c, const char *name,
 	return text && *text ? text : otherwise;
 }
 
+/* An older ecs-task does not know the member: it is there only where it says something. */
+static int add_userns(const struct container *c, struct json_object *obj)
+{
+	const char *mode = json_text(c->host_config, "UsernsMode");
+
+	return mode && *mode ? json_add_string(obj, "userns", mode) : 0;
+}
+
 static int build_container(const struct task *task, const struct container *c,
                            const struct spec_options *options, struct json_object **ret,
                            struct err *err)
@@ -416,7 +424,7 @@ static int build_container(const struct task *task, const struct container *c,
 	    json_add(obj, "layers", json_object_get(c->layers)) < 0 ||
 	    json_add_string(obj, "user", config_or_image(c, "User", "")) < 0 ||
 	    json_add_string(obj, "stopSignal", config_or_image(c, "StopSignal", "SIGTERM")) < 0 ||
-	    json_add_bool(obj, "privileged", privileged) < 0 ||
+	    json_add_bool(obj, "privileged", privileged) < 0 || add_userns(c, obj) < 0 ||
 	    json_add_bool(obj, "swapIfCounted", spec_has_default_swap(c)) < 0 ||
 	    json_add_bool(obj, "init", init) < 0 ||
 	    json_add_bool(obj, "restart", c->restart_policy.enabled) < 0 ||

@@ -279,9 +279,13 @@ int child_mount_execute_command(struct child *child)
 
 	for (int i = 0; mounts && i < EXECUTE_COMMAND_MOUNTS; i++) {
 		const struct execute_command_mount *mount = &mounts[i];
-		int r = attach_mount(child, mount->fd, mount->target,
-		                     mount->is_directory ? ROOTFS_DIRECTORY : ROOTFS_FILE);
+		int r = child->plan->userns
+		                ? userns_map_mount(child->plan->userns, mount->fd, false)
+		                : 0;
 
+		if (r == 0)
+			r = attach_mount(child, mount->fd, mount->target,
+			                 mount->is_directory ? ROOTFS_DIRECTORY : ROOTFS_FILE);
 		if (r == 0)
 			r = set_propagation(mount->fd, MS_PRIVATE);
 		if (r == 0)

@@ -415,7 +415,7 @@ static int on_features(struct oci_client *client, const struct oci_options *opti
 		"\"mountOptions\":[\"bind\",\"dev\",\"diratime\",\"exec\",\"noatime\",\"nodev\","
 		"\"nodiratime\",\"noexec\",\"nosuid\",\"private\",\"rbind\",\"relatime\",\"ro\","
 		"\"rprivate\",\"rro\",\"rslave\",\"rw\",\"slave\",\"strictatime\",\"suid\"],"
-		"\"linux\":{\"namespaces\":[\"cgroup\",\"ipc\",\"mount\",\"network\",\"pid\",\"uts\"],"
+		"\"linux\":{\"namespaces\":[\"cgroup\",\"ipc\",\"mount\",\"network\",\"pid\",\"user\",\"uts\"],"
 		"\"cgroup\":{\"v1\":true,\"v2\":true,\"systemd\":false,\"systemdUser\":false},"
 		"\"seccomp\":{\"enabled\":true,\"actions\":[\"SCMP_ACT_ALLOW\","
 		"\"SCMP_ACT_ERRNO\",\"SCMP_ACT_KILL\",\"SCMP_ACT_KILL_PROCESS\","

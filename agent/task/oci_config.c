@@ -235,6 +235,33 @@ static int mounts_translate(struct json_object *from, struct json_object *config
 
 /* --- linux --- */
 
+/* What is in them is checked by the parser of tasks. */
+static int mappings_translate(struct json_object *linux_, bool has_userns, struct oci_config *ret,
+                              struct err *err)
+{
+	static const char *const names[] = {"uidMappings", "gidMappings"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		struct json_object *map = json_get(linux_, names[i]);
+		bool is_empty = !map || (json_object_is_type(map, json_type_array) &&
+		                         json_object_array_length(map) == 0);
+
+		if (has_userns && is_empty)
+			return err_text(err, -EINVAL,
+			                "linux.%s is missing, without which a user namespace has "
+			                "no ids",
+			                names[i]);
+		if (!has_userns && !is_empty)
+			return err_text(err, -EINVAL,
+			                "linux.%s is for a container with a user namespace: "
+			                "linux.namespaces has none",
+			                names[i]);
+		if (has_userns && copy(linux_, json_get(ret->container, "oci"), names[i]) < 0)
+			return err_oom(err);
+	}
+	return 0;
+}
+
 /* One that is there already. Others than of the network cannot be entered: a container's process
  * namespace lies in its supervisor's, and its mounts are made anew. */
 static int namespace_path(struct json_object *item, const char *type, struct oci_config *ret,
@@ -251,7 +278,8 @@ static int namespace_path(struct json_object *item, const char *type, struct oci
 
 static int namespaces_translate(struct json_object *linux_, struct oci_config *ret, struct err *err)
 {
-	static const char *const known[] = {"ipc", "pid", "uts", "mount", "network", "cgroup"};
+	static const char *const known[] = {"ipc",     "pid",    "uts", "mount",
+	                                    "network", "cgroup", "user"};
 	bool has[ARRAY_SIZE(known)] = {};
 	struct json_object *list = NULL;
 	int r = json_optional(json_get_array(linux_, "namespaces", &list, err));
@@ -285,7 +313,7 @@ static int namespaces_translate(struct json_object *linux_, struct oci_config *r
 				"own is not supported",
 				known[k]);
 	ret->host_network = !has[4];
-	return 0;
+	return mappings_translate(linux_, has[6], ret, err);
 }
 
 /* "Deny everything" first is what is done anyway; rules that allow come after it. */
@@ -357,8 +385,7 @@ static int seccomp_translate(struct json_object *from, struct json_object *conta
 static int linux_translate(struct json_object *from, struct json_object *config,
                            struct oci_config *ret, struct err *err)
 {
-	static const char *const refused[] = {"uidMappings", "gidMappings", "cgroupsPath",
-	                                      "intelRdt",    "personality", NULL};
+	static const char *const refused[] = {"cgroupsPath", "intelRdt", "personality", NULL};
 	static const char *const copied[] = {"maskedPaths", "readonlyPaths", "sysctl",
 	                                     "devices",     "mountLabel",    NULL};
 	struct json_object *linux_ = json_object_new_object(), *resources = NULL;

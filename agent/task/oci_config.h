@@ -12,6 +12,8 @@
  *   - a container always has a cgroup namespace of its own, also when "cgroup" is not listed; the
  *     IPC and the network namespace are the host's when they are not, and the latter can have a
  *     path;
+ *   - with a user namespace the root file system and the mounts are as they are on the host: who
+ *     made the bundle has given them to the ids of the container;
  *   - the primary gid is one of the supplementary groups, too.
  */
 #pragma once

@@ -231,7 +231,7 @@ static const struct {
 	{EXT4_SUPER_MAGIC, "ext4"}, {XFS_SUPER_MAGIC, "xfs"},   {BTRFS_SUPER_MAGIC, "btrfs"},
 	{F2FS_SUPER_MAGIC, "f2fs"}, {TMPFS_MAGIC, "tmpfs"},     {OVERLAYFS_SUPER_MAGIC, "overlay"},
 	{NFS_SUPER_MAGIC, "nfs"},   {FUSE_SUPER_MAGIC, "fuse"}, {SQUASHFS_MAGIC, "squashfs"},
-	{0xff534d42, "cifs"},       {0x2fc12fc1, "zfs"},
+	{RAMFS_MAGIC, "ramfs"},     {0xff534d42, "cifs"},       {0x2fc12fc1, "zfs"},
 };
 
 void userns_file_system_name(long type, char *buf, size_t n)

@@ -29,6 +29,8 @@
  *                            prevent; a directory for a container is given to its user by chown(1).
  *                            Files of users who are not in the map are nobody's (65534). One that
  *                            is missing is made, for the container's root.
+ *   ECS Exec's files         id-mapped: the log directory is in one that only root may enter, the
+ *                            rest is read-only
  *   tmpfs, /dev, /etc/hosts  the container's root's, from the start; uid= and gid= of a tmpfs and
  *                            the owners of devices are the container's ids.
  *

@@ -13,6 +13,7 @@ from harness.node import Node
 from harness.taskdef import container, task as task_definition
 from runtime import DEFAULT_CAPS, DEFAULT_CAPS_MASK, Host, RequestError, Task, busybox_directory
 from test_exec import sh as exec_sh
+from test_execute_command import Logs, install, start
 from test_oci import oci  # noqa: F401
 from test_volumes import lines_of, mounts, volume
 
@@ -230,3 +231,123 @@ def test_volumes_have_the_container_s_ids_on_the_disk(host, task):
     code, out = Task(host, network="none").sh("stat -c %u:%g /v/mine /v/theirs", config=mounts(
         volume("shared/data", "/v")))
     assert out.splitlines() == ["0:0", "1000:1001"]
+
+
+# --- what is refused
+
+
+def test_what_belongs_to_the_host_is_refused_or_let_through(host):
+    def refused(task, match, **changes):
+        with pytest.raises(RequestError, match=match):
+            task.create(["/bin/true"], name="no", **changes)
+
+    task = Task(host, network="none")
+    layers = image(host)
+    refused(task, "no is privileged, which it cannot have in a user namespace", privileged=True)
+    refused(task, "no has UsernsMode host, which .*ECS_USERNS_REMAP_ALLOW_HOST is not true", userns="host")
+    refused(task, 'container.userns is "private"; it must be host', userns="private")
+    refused(task, "mount at /t: uid=65536 is no id of the container's user namespace", layers=layers,
+            config={"mounts": [{"type": "tmpfs", "source": "t", "destination": "/t", "options": ["uid=65536"]}]})
+    refused(Task(host, network="host"), "has network mode host")
+    for user in ("65536", "0:65536"):
+        task.create(["/bin/true"], name=f"u{len(user)}", layers=layers, user=user)
+        with pytest.raises(RequestError, match="is not among the ids of the container's user namespace"):
+            task.call("start", container=f"u{len(user)}")
+    task.call("end")
+
+    host.config.write_text(f"ECS_USERNS_REMAP={FIRST}:65536\nECS_USERNS_REMAP_ALLOW_HOST=true\n")
+    with_host, without = Task(host, network="host"), Task(host, network="none")
+    assert with_host.sh("read a b c < /proc/self/uid_map; echo $a $b") == (0, "0 0\n")
+    assert without.sh("read a b c < /proc/self/uid_map; echo $a $b", name="a", userns="host") == (0, "0 0\n")
+    assert without.sh("read a b c < /proc/self/uid_map; echo $a $b", name="b",
+                      layers=layers) == (0, f"0 {FIRST}\n")
+
+
+@pytest.mark.parametrize("setting, match", [
+    ("no-such-name", "has no range for \"no-such-name\"; there must be a line such as"),
+    ("100000:1000", "1000 ids; there must be 65536 at least"),
+    ("0:65536", "it must begin at 65536 or above"),
+    ("100000:many", "must be two numbers"),
+])
+def test_a_setting_that_cannot_be_is_told_of_each_task(host, setting, match):
+    host.config.write_text(f"ECS_USERNS_REMAP={setting}\n")
+    with pytest.raises(RequestError, match=f'ECS_USERNS_REMAP is "{setting}": .*{match}'):
+        Task(host, network="none").create(["/bin/true"], layers=image(host))
+
+
+def test_a_file_system_without_id_mapped_mounts_is_named(host):
+    layers = image(host)
+    for name, top in (("data", host.state / "volumes/data"), ("layers", host.state / "images/layers")):
+        top.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "ramfs", "x", top], check=True)
+        try:
+            if name == "data":
+                task = Task(host, network="none")
+                task.create(["/bin/true"], layers=layers, config=mounts(volume("shared/data", "/v")))
+                with pytest.raises(RequestError, match=r"volume data: its file system \(ramfs\) has no id-mapped"):
+                    task.call("start", container="app")
+                continue
+            with pytest.raises(RequestError, match=rf"the file system of {top} \(ramfs\) has no id-mapped"):
+                Task(host, network="none").create(["/bin/true"], layers=image(host))
+        finally:
+            subprocess.run(["umount", "-l", top], check=True)
+
+
+# --- by other ways
+
+
+def test_ecs_exec_s_log_directory_is_its_root_s(host, task):
+    install(host.state)
+    layers = image(host)
+    start(host, task=task, layers=layers, args=["/bin/sleep", "1000"])
+    Logs(host.state, task.id).wait("ready")
+    assert owner(Logs(host.state, task.id).path) == (0, 0)
+
+
+def test_a_bundle_with_a_user_namespace(oci):  # noqa: F811
+    def change(config):
+        config["linux"]["namespaces"].append({"type": "user"})
+        for name, first in (("uidMappings", FIRST), ("gidMappings", FIRST + 100000)):
+            config["linux"][name] = [{"containerID": 0, "hostID": first, "size": 1000},
+                                     {"containerID": 1000, "hostID": first + 2000, "size": 1}]
+        config["process"]["user"] = {"uid": 1000, "gid": 1000}
+
+    ran = oci.run("cat /proc/self/uid_map /proc/self/gid_map; id -u; id -g; stat -c %u:%g / /etc /dev", change)
+    found = [line.split() for line in ran.stdout.splitlines()]
+    assert ran.returncode == 0, ran
+    assert found == [["0", str(FIRST), "1000"], ["1000", str(FIRST + 2000), "1"],
+                     ["0", str(FIRST + 100000), "1000"], ["1000", str(FIRST + 102000), "1"],
+                     ["1000"], ["1000"], ["65534:65534"], ["65534:65534"], ["0:0"]]
+
+    id_, _ = oci.create(["sleep", "1000"], change)
+    pid = oci.state(id_)["pid"]
+    text = Path(f"/proc/{pid}/status").read_text()
+    assert status(text, "Uid")[0][0] in (str(FIRST), str(FIRST + 2000))
+    assert oci("exec", "--user", "5:6", id_, "sh", "-c", "id -u; cat /proc/self/uid_map", check=False)
+    oci("start", id_)
+    ran = oci("exec", "--user", "5:6", id_, "sh", "-c", "id -u; read a b c < /proc/self/uid_map; echo $b")
+    assert ran.stdout.split() == ["5", str(FIRST)]
+    oci("kill", id_, "KILL")
+    oci("delete", "--force", id_)
+
+
+# --- a whole node
+
+
+def test_a_node_that_remaps(busybox):
+    with Node(config={"ECS_USERNS_REMAP": f"{FIRST}:65536"}) as node:
+        arn = node.standin.run_task(task_definition(
+            container(busybox, "read a b c < /proc/self/uid_map; echo $b; ping -c 1 -q 172.29.0.1 > /dev/null && echo net;"
+                               "wget -q -O - $ECS_CONTAINER_METADATA_URI_V4 | grep -c DockerName; echo x > /s/x;"
+                               "stat -c %u /s/x; sleep 1",
+                      mountPoints=[{"sourceVolume": "s", "containerPath": "/s"}],
+                      healthCheck={"command": ["CMD-SHELL", "test $(id -u) = 0"], "interval": 5, "retries": 1}),
+            volumes=[{"name": "s", "host": {}}]))
+        stopped = node.standin.wait_task(arn, "STOPPED", 60)
+        assert stopped["containers"][0]["exitCode"] == 0, stopped
+        assert lines_of(node, 4) == [str(FIRST), "net", "1", "0"]
+        arn = node.standin.run_task(task_definition(container(busybox, "true", privileged=True)))
+        stopped = node.standin.wait_task(arn, "STOPPED", 60)
+        assert "is privileged, which it cannot have in a user namespace" in stopped["containers"][0]["reason"]
+        node.wait_clean()
+        node.standin.assert_no_violations()

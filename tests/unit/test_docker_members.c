@@ -205,6 +205,7 @@ static const struct row host_config_rows[] = {
 	{"\"IpcMode\":\"host\"", "\"ipcMode\":\"host\"", NULL},
 	{"\"IpcMode\":\"other\"", NULL, "IpcMode"},
 	{"\"UTSMode\":\"host\"", NULL, "UTSMode"},
+	{"\"UsernsMode\":\"host\"", "\"userns\":\"host\"", NULL},
 	{"\"UsernsMode\":\"nope\"", NULL, "UsernsMode"},
 	{"\"CgroupnsMode\":\"private\"", "", NULL},
 	{"\"CgroupnsMode\":\"host\"", NULL, "CgroupnsMode"},
