@@ -11,6 +11,9 @@ import pytest
 from builddir import needs_root
 from runtime import DEFAULT_CAPS, Host, RequestError, Task, wait_for
 from test_exec import sh
+from test_tasks import only, run_to_end, wait_log
+
+from harness import taskdef
 
 pytestmark = needs_root
 
@@ -143,6 +146,25 @@ def test_a_file_is_read_as_nobody_and_within_the_policy(host):
             task.create(["/bin/true"], seccomp={"path": str(path)})
         names(error, *words)
         assert "hunter2" not in str(error.value)
+
+
+# --- on a whole node
+
+
+def test_security_options_of_a_task_definition(node, busybox, host):
+    """From dockerSecurityOptions to the container; the agent, too, names what it does not take."""
+    profile = host.base / "profile.json"
+    profile.write_text(json.dumps(NO_CHMOD))
+    script = (f"{TRY}; grep NoNewPrivs /proc/self/status; grep -c ' /proc/' /proc/self/mountinfo;"
+              "grep -c Seccomp:.*2 /proc/self/status")
+    options = ["no-new-privileges:true", f"seccomp={profile}", "systempaths=unconfined"]
+    run_to_end(node, taskdef.task(taskdef.container(busybox, script, dockerSecurityOptions=options)))
+    lines = wait_log(node, lambda lines: len(lines) == 5)
+    assert lines == [*REFUSED.splitlines(), "NoNewPrivs:\t1", "0", "1"]
+
+    refused = taskdef.container(busybox, "true", dockerSecurityOptions=["credentialspec:ssm:x"])
+    reason = only(run_to_end(node, taskdef.task(refused)))["reason"]
+    assert reason.startswith("CannotCreateContainerError: ") and '"credentialspec:ssm:x"' in reason
 
 
 # --- what the host has not

@@ -46,6 +46,7 @@ static void turn_everything_on(struct config *config)
 {
 	config->task_iam_role = config->task_iam_role_network_host = true;
 	config->awslogs_execution_role = true;
+	config->apparmor_capable = config->selinux_capable = true;
 }
 
 static void turn_everything_off(struct config *config)
@@ -69,6 +70,8 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 		"ecs.capability.increased-task-cpu-limit",
 		"com.amazonaws.ecs.capability.privileged-container",
 		"ecs.capability.execute-command",
+		"com.amazonaws.ecs.capability.apparmor",
+		"com.amazonaws.ecs.capability.selinux",
 	};
 	static const char *const never[] = {
 		"ecs.capability.task-eni",
@@ -77,11 +80,17 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 		"com.amazonaws.ecs.capability.docker-remote-api.1.26",
 		"com.amazonaws.ecs.capability.logging-driver.syslog",
 	};
-	_cleanup_json_ struct json_object *on = registration(
-		turn_everything_on,
-		(struct node_facts){.task_cgroups = true, .execute_command = true}, NULL, 0);
+	_cleanup_json_ struct json_object *on =
+		registration(turn_everything_on,
+	                     (struct node_facts){.task_cgroups = true,
+	                                         .execute_command = true,
+	                                         .apparmor = true,
+	                                         .selinux = true},
+	                     NULL, 0);
 	_cleanup_json_ struct json_object *off = registration(
-		turn_everything_off, (struct node_facts){.task_cgroups = true}, NULL, 0);
+		turn_everything_off,
+		(struct node_facts){.task_cgroups = true, .apparmor = true, .selinux = true}, NULL,
+		0);
 	_cleanup_json_ struct json_object *efs_utils =
 		registration(NULL, (struct node_facts){.efs_utils = true}, NULL, 0);
 	_cleanup_json_ struct json_object *no_cgroups =
@@ -97,6 +106,7 @@ static void test_capabilities_follow_settings_and_facts(void **state)
 	assert_false(has_attribute(no_cgroups, "ecs.capability.task-cpu-mem-limit"));
 	assert_true(has_attribute(efs_utils, "ecs.capability.efsAuth"));
 	assert_true(has_attribute(on, "ecs.capability.efs"));
+	assert_false(has_attribute(no_cgroups, "com.amazonaws.ecs.capability.apparmor"));
 	assert_true(has_attribute(on, "com.amazonaws.ecs.capability.docker-remote-api.1.32"));
 	assert_true(has_attribute(on, "ecs.capability.container-restart-policy"));
 	assert_true(has_attribute(on, "com.amazonaws.ecs.capability.logging-driver.awslogs"));
