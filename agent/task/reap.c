@@ -67,6 +67,21 @@ static void unmount(const char *path)
 	}
 }
 
+/* As the last process of ecs-volume does it; busy while there is another. */
+static int leave_mounts(const char *run_dir, struct err *err)
+{
+	_cleanup_close_ int lock = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char base[PATH_MAX];
+	int r;
+
+	if (lock < 0 || flock(lock, LOCK_EX) < 0)
+		return err_set(err, -errno, "lock %s", run_dir);
+	if (snprintf(base, sizeof(base), "%s/" VOLUME_MOUNTS_DIR, run_dir) >= PATH_MAX)
+		return err_text(err, -ENAMETOOLONG, "path of the mounts is too long");
+	r = sys_umount(base, 0);
+	return r < 0 && r != -EBUSY && r != -EINVAL ? err_set(err, r, "unmount %s", base) : 0;
+}
+
 /* What a process of ecs-volume that was killed left of mount.efs: one that lives has a lock, and
  * unmounts when the task has ended. */
 static int reap_mounts(const char *run_dir, const char *id, struct err *err)
@@ -93,7 +108,8 @@ static int reap_mounts(const char *run_dir, const char *id, struct err *err)
 	}
 	if (entries)
 		(void)closedir(entries);
-	return rmdir(dir) < 0 ? err_set(err, -errno, "remove %s", dir) : 0;
+	fd = fd_close(fd);
+	return rmdir(dir) < 0 ? err_set(err, -errno, "remove %s", dir) : leave_mounts(run_dir, err);
 }
 
 static int end_streams(const char *state_dir, const char *id, struct err *err)

@@ -291,8 +291,7 @@ def test_the_reaper_unmounts_what_a_killed_holder_left(host, task, start, helper
     os.close(lifeline)
     assert task.reap()[0]["type"] == "reaped"
     assert not (host.run / "mounts" / task.id).exists()
-    assert f"/{task.id}/" not in mounts_of()
-    subprocess.run(["umount", host.run / "mounts"], check=True)
+    assert str(host.run) not in mounts_of()
 
 
 @pytest.mark.parametrize("root, says", [("/denied", "access denied by server"), ("/nothing", "mounted nothing")])

@@ -91,6 +91,11 @@ static void test_a_task_to_stop_needs_its_arn_only(void **state)
 	"\"volumes\":[{\"name\":\"v\",\"type\":\"docker\",\"dockerVolumeConfiguration\":{" text    \
 	"}}],"
 
+#define EFS(id, text)                                                                              \
+	"\"volumes\":[{\"name\":\"v\",\"type\":\"efs\",\"efsVolumeConfiguration\":{"               \
+	"\"fileSystemId\":\"" id "\"" text "}}],"
+#define TLS ",\"transitEncryption\":\"ENABLED\""
+
 /* Members of the first container, then of hostConfig and config; each must be refused by name. */
 static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 {
@@ -116,7 +121,27 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"\"enableFaultInjection\":true,", "", "", "", "enableFaultInjection"},
 		{"\"proxyConfiguration\":{\"type\":\"APPMESH\"},", "", "", "",
 	         "proxyConfiguration"},
-		{"\"volumes\":[{\"name\":\"v\",\"type\":\"efs\"}],", "", "", "", "efs"},
+		{"\"volumes\":[{\"name\":\"v\",\"type\":\"efs\"}],", "", "", "",
+	         "efsVolumeConfiguration"},
+		{EFS("fs-0123456x", ""), "", "", "", "fileSystemId is \"fs-0123456x\""},
+		{EFS("fs-01234567", ",\"rootDirectory\":\"x\""), "", "", "",
+	         "rootDirectory is \"x\""},
+		{EFS("fs-01234567", ",\"transitEncryption\":\"yes\""), "", "", "",
+	         "transitEncryption is \"yes\""},
+		{EFS("fs-01234567", ",\"transitEncryptionPort\":2049"), "", "", "",
+	         "needs transitEncryption"},
+		{EFS("fs-01234567", ",\"transitEncryptionPort\":65536"), "", "", "",
+	         "transitEncryptionPort"},
+		{EFS("fs-01234567", ",\"authorizationConfig\":{\"iam\":\"ENABLED\"}"), "", "", "",
+	         "needs transitEncryption"},
+		{EFS("fs-01234567", ",\"authorizationConfig\":{\"role\":\"x\"}"), "", "", "",
+	         "role is not supported"},
+		{EFS("fs-01234567", ",\"readOnly\":true"), "", "", "", "readOnly is not supported"},
+		{EFS("fs-01234567", TLS ",\"rootDirectory\":\"/x\",\"authorizationConfig\":"
+	                                "{\"accessPointId\":\"fsap-01234567\"}"),
+	         "", "", "", "rootDirectory must be /"},
+		{EFS("fs-01234567", TLS ",\"authorizationConfig\":{\"accessPointId\":\"x\"}"), "",
+	         "", "", "accessPointId is \"x\""},
 		{"\"volumes\":[{\"name\":\"v\",\"host\":{\"sourcePath\":\"x\"}}],", "", "", "",
 	         "sourcePath"},
 		{"\"volumes\":[{\"name\":\"v\"}],", "", "", "", "member host"},
@@ -127,7 +152,16 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{DOCKER_VOLUME("\"scope\":\"task\",\"autoprovision\":true"), "", "", "",
 	         "autoprovision"},
 		{DOCKER_VOLUME("\"driver\":\"rexray\""), "", "", "", "rexray"},
-		{DOCKER_VOLUME("\"driverOpts\":{\"type\":\"nfs\"}"), "", "", "", "driverOpts"},
+		{DOCKER_VOLUME("\"driverOpts\":{\"type\":\"nfs\"}"), "", "", "",
+	         "device is missing"},
+		{DOCKER_VOLUME("\"driverOpts\":{\"o\":\"bind\"}"), "", "", "", "type is missing"},
+		{DOCKER_VOLUME("\"driverOpts\":{\"type\":\"xfs\",\"device\":\"/dev/x\"}"), "", "",
+	         "", "type xfs"},
+		{DOCKER_VOLUME("\"driverOpts\":{\"size\":\"10g\"}"), "", "", "",
+	         "driverOpts: size"},
+		{DOCKER_VOLUME("\"scope\":\"shared\",\"driverOpts\":{\"type\":\"tmpfs\","
+	                       "\"device\":\"tmpfs\"}"),
+	         "", "", "", "scope shared"},
 		{DOCKER_VOLUME("\"labels\":{\"a\":1}"), "", "", "", "label a"},
 		{"\"attachments\":[{\"attachmentType\":\"amazonebs\"}],", "", "", "", "amazonebs"},
 		{"", "\"secrets\":[{\"name\":\"x\"}],", "", "", "secrets"},
