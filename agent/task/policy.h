@@ -3,7 +3,8 @@
  *
  *   ECS_DISABLE_PRIVILEGED=true                  no privileged containers
  *   ECS_DISABLE_HOST_PID_IPC=true                no pidMode host, no ipcMode host
- *   ECS_ALLOWED_HOST_PATHS=/srv:/data/x          bind mounts only of these and what is below;
+ *   ECS_ALLOWED_HOST_PATHS=/srv:/data/x          bind mounts and seccomp profiles only of these and
+ *                                                what is below;
  *                                                not set: of any path
  *   ECS_USERNS_REMAP=...                         user namespaces for containers: idmap.h
  *   ECS_USERNS_REMAP_ALLOW_HOST=true             containers that cannot have one are not refused
