@@ -137,7 +137,7 @@ int cgroup_open(struct cgroup_root *root, const char *path, struct cgroup **ret,
 
 int cgroup_clone_fd(const struct cgroup *cgroup)
 {
-	return cgroup->unified_fd;
+	return cgroup->was_killed ? -EBADF : cgroup->unified_fd;
 }
 
 /* Between fork and exec: openat() and write() on a path put together by hand. */
@@ -177,7 +177,7 @@ int cgroup_join(const struct cgroup *cgroup)
 
 int cgroup_join_cloned(const struct cgroup *cgroup)
 {
-	return join_hierarchies(cgroup, false);
+	return join_hierarchies(cgroup, cgroup_clone_fd(cgroup) < 0);
 }
 
 int cgroup_id(const struct cgroup *cgroup, uint64_t *ret)

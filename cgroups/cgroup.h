@@ -75,7 +75,10 @@ struct cgroup *cgroup_free(struct cgroup *cgroup);
 DEFINE_CLEANUP(struct cgroup *, cgroup_free)
 
 /* A directory descriptor for clone3(CLONE_INTO_CGROUP), borrowed; -EBADF where no cgroup2 is
- * mounted. A child made with it enters the rest by cgroup_join_cloned(). */
+ * mounted, and once cgroup_kill() has used cgroup.kill: from then on Linux 6.14 and later may kill
+ * whatever is cloned in, since it takes it for something that was forked before the kill
+ * (cgroup_css_set_fork() looks up kill_seq of the parent's cgroup). A child made with it enters the
+ * rest by cgroup_join_cloned(). */
 int cgroup_clone_fd(const struct cgroup *cgroup);
 
 /*

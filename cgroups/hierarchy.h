@@ -66,6 +66,7 @@ struct cgroup_root {
 struct cgroup {
 	const struct cgroup_root *root; /* borrowed */
 	int unified_fd;                 /* its directory on cgroup2, or -EBADF */
+	bool was_killed;                /* by cgroup.kill, through this handle */
 	char path[CGROUP_PATH_MAX];
 };
 

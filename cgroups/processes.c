@@ -188,7 +188,7 @@ static int kill_by_hand(const struct cgroup *cgroup, struct err *err)
 }
 
 /* One round: cgroup.kill (Linux 5.14, also on hybrid hosts), or by hand. */
-static int kill_once(const struct cgroup *cgroup, bool by_hand, struct err *err)
+static int kill_once(struct cgroup *cgroup, bool by_hand, struct err *err)
 {
 	const struct cgroup_root *root = cgroup->root;
 	const struct hierarchy *freezer = root->by_controller[CONTROLLER_FREEZER];
@@ -196,6 +196,7 @@ static int kill_once(const struct cgroup *cgroup, bool by_hand, struct err *err)
 
 	if (by_hand || !root->unified || !hierarchy_has(root->unified, cgroup->path, "cgroup.kill"))
 		return kill_by_hand(cgroup, err);
+	cgroup->was_killed = true;
 	r = hierarchy_write(root->unified, cgroup->path, "cgroup.kill", "1", err);
 	if (freezer)
 		(void)hierarchy_each_cgroup(freezer, cgroup->path, thaw_one, NULL);

@@ -164,6 +164,18 @@ def test_checks_terminals_and_restarts_in_a_shared_namespace(host):
     assert ran.returncode == 5 and "sleep 1000" in ran.stdout and "/pause" in ran.stdout
 
 
+def test_what_a_container_left_running_in_a_shared_namespace_does_not_end_its_next_start(host):
+    """Its cgroup is killed with what is left, once; what is cloned in later, checks too, must live."""
+    task = Task(host, pidMode="task")
+    script = "sleep 1000 & [ -e /again ] && exec sleep 1000; touch /again; exit 3"
+    start(task, script, restart=True, healthCheck=shell("echo fine"))
+    assert exit_of(task) == (3, False) and not processes(task, "app")
+    task.call("start", container="app")
+    while (event := task.connection.event("health", "app"))["status"] != "HEALTHY":
+        assert event.get("exitCode", 0) == 0, event
+    assert len(processes(task, "app")) >= 2
+
+
 def test_when_the_first_process_is_killed_by_the_host_containers_end_and_none_starts(host):
     task = Task(host, pidMode="task")
     pid = start(task, "sleep 1000")["pid"]
