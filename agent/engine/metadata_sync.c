@@ -48,6 +48,8 @@ static bool array_has(struct json_object *array, const char *text)
 static void on_put(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
 	struct engine *engine = userdata;
+	struct role_credential *credential;
+	struct engine_task *et;
 
 	(void)msg;
 	if (r < 0) {
@@ -56,8 +58,10 @@ static void on_put(int r, struct ipc_message *msg, const struct err *err, void *
 			        err->text);
 		return;
 	}
-	role_credentials_answered(engine->credentials);
-	engine_changed_all(engine);
+	credential = role_credentials_answered(engine->credentials);
+	et = credential ? engine_find_id(engine, credential->task_id) : NULL;
+	if (et)
+		engine_changed(et);
 }
 
 void metadata_put_credentials(struct engine *engine, struct role_credential *credential)

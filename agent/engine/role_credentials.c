@@ -146,7 +146,7 @@ void role_credentials_sent(struct role_credentials *set, struct role_credential 
 	credential->is_put = false;
 }
 
-void role_credentials_answered(struct role_credentials *set)
+struct role_credential *role_credentials_answered(struct role_credentials *set)
 {
 	struct role_credential *oldest = NULL;
 
@@ -155,6 +155,7 @@ void role_credentials_answered(struct role_credentials *set)
 			oldest = c;
 	if (oldest)
 		oldest->is_put = true;
+	return oldest;
 }
 
 void role_credentials_reset(struct role_credentials *set)

@@ -40,8 +40,9 @@ struct role_credential *role_credentials_find(struct role_credentials *set, cons
 struct role_credential *role_credentials_first(struct role_credentials *set);
 /* Forget those of a task: of its own role, or all. */
 void role_credentials_remove(struct role_credentials *set, const char *task_id, bool all);
-/* Sent just now; and: the one sent first that has no answer yet has got it. */
+/* Sent just now; and: the one sent first that has no answer yet has got it, and is returned; NULL
+ * if it was removed meanwhile. */
 void role_credentials_sent(struct role_credentials *set, struct role_credential *credential);
-void role_credentials_answered(struct role_credentials *set);
+struct role_credential *role_credentials_answered(struct role_credentials *set);
 /* A new connection to ecs-metadata: nothing was put on it yet. */
 void role_credentials_reset(struct role_credentials *set);
