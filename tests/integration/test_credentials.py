@@ -142,7 +142,7 @@ def test_credentials_are_served_while_the_agent_is_away_and_refreshed_after(node
 
 ASKING = (
     "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); "
-    "k=$(wget -q -O - http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI | grep -o 'ASIA[A-Z0-9]*\\|AKIA[A-Z0-9]*' | head -1); "
+    "k=$(wget -q -O - http://169.254.170.2$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI 2>/dev/null | grep -o 'ASIA[A-Z0-9]*\\|AKIA[A-Z0-9]*' | head -1); "
     "echo $i ${k:-failed}; usleep 100000; done"
 )
 
