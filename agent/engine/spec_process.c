@@ -30,7 +30,18 @@ static int append_all(struct json_object *to, struct json_object *from)
 	return 0;
 }
 
-/* An entryPoint of the definition replaces the image's and drops the image's Cmd with it. */
+/* What Docker takes for "no entry point, not the image's either". */
+static bool is_reset(struct json_object *entrypoint)
+{
+	return is_list(entrypoint) && json_object_array_length(entrypoint) == 1 &&
+	       json_object_get_string_len(json_object_array_get_idx(entrypoint, 0)) == 0;
+}
+
+/*
+ * An entryPoint of the definition replaces the image's and drops the image's Cmd with it; an empty
+ * list replaces the image's and drops nothing. An empty command is none. Source: moby, merging of
+ * the configurations of image and container.
+ */
 static int build_args(const struct container *c, struct json_object **ret, struct err *err)
 {
 	struct json_object *entrypoint = json_get(c->document, "entryPoint"),
@@ -41,9 +52,9 @@ static int build_args(const struct container *c, struct json_object **ret, struc
 		return err_oom(err);
 	if (!is_list(command) && !is_list(entrypoint))
 		command = json_get(c->image_config, "Cmd");
-	if (!is_list(entrypoint))
+	if (!json_object_is_type(entrypoint, json_type_array))
 		entrypoint = json_get(c->image_config, "Entrypoint");
-	if (!is_list(entrypoint))
+	if (!is_list(entrypoint) || is_reset(entrypoint))
 		entrypoint = NULL;
 	if (!is_list(command))
 		command = NULL;

@@ -1,6 +1,7 @@
 /*
  * passwd(5) and group(5) of an image, read line by line through one fixed buffer. A number is also
- * looked up (as a name first, as Docker does), for the gid and home that go with it.
+ * looked up, for the gid and home that go with it: the first line with that name or number counts,
+ * as with Docker.
  */
 #include "agent/task/user.h"
 
@@ -90,7 +91,7 @@ struct passwd_search {
 	const char *name; /* as written, name or number */
 	bool is_number;
 	uint64_t number;
-	bool by_name, found;
+	bool found;
 	uint64_t uid, gid;
 	char user[256]; /* the name found, which group lists */
 	char home[USER_HOME_MAX];
@@ -102,7 +103,6 @@ static void passwd_line(char *line, void *userdata)
 	char *rest = line;
 	char *name = field(&rest);
 	uint64_t uid, gid;
-	bool by_name;
 	char *home;
 
 	(void)field(&rest); /* password */
@@ -112,14 +112,12 @@ static void passwd_line(char *line, void *userdata)
 	(void)field(&rest); /* comment */
 	home = field(&rest);
 
-	by_name = strcmp(name, search->name) == 0;
-	if (!by_name && (!search->is_number || uid != search->number))
+	if (search->found)
 		return;
-	if (search->found && (search->by_name || !by_name))
-		return; /* the first line counts, and a name before a number */
+	if (strcmp(name, search->name) != 0 && (!search->is_number || uid != search->number))
+		return;
 
 	search->found = true;
-	search->by_name = by_name;
 	search->uid = uid;
 	search->gid = gid;
 	snprintf(search->user, sizeof(search->user), "%s", name);

@@ -56,6 +56,8 @@ static const char passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
 			     "twin:x:1000:7::/home/twin:/bin/sh\n"
 			     "77:x:500:501::/home/number:/bin/sh\n"
 			     "nohome:x:9:9:::\n"
+			     "early:x:88:89::/home/early:/bin/sh\n"
+			     "88:x:600:601::/home/late:/bin/sh\n"
 			     "huge:x:4294967296:1::/:/bin/sh\n";
 static const char group[] = "root:x:0:\n"
 			    "extra:x:2000:app,other\n"
@@ -80,6 +82,7 @@ static void test_users_and_groups(void **state)
 		{"1000", NULL, "/home/app", 0, 1000, 1001, {1001, 2000, 4000}, 3},
 		{"twin", NULL, "/home/twin", 0, 1000, 7, {7}, 1},
 		{"77", NULL, "/home/number", 0, 500, 501, {501}, 1}, /* a name that is a number */
+		{"88", NULL, "/home/early", 0, 88, 89, {89}, 1},     /* the first line counts */
 		{"app", "web", "/home/app", 0, 1000, 3000, {3000}, 1},
 		{"app", "55", "/home/app", 0, 1000, 55, {55}, 1},
 		{"4242", NULL, "/", 0, 4242, 0, {0}, 1},
