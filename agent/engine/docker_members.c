@@ -46,7 +46,7 @@ static const struct member config_members[] = {
 	{.name = "AttachStdin", KIND_BOOL, WITHOUT_EFFECT},
 	{.name = "AttachStdout", KIND_BOOL, WITHOUT_EFFECT},
 	{.name = "Cmd", KIND_STRINGS, REFUSED, .advice = "the container's command"},
-	{.name = "Domainname", KIND_STRING, REFUSED, .advice = "dnsSearchDomains"},
+	{.name = "Domainname", KIND_STRING, HONOURED},
 	{.name = "Entrypoint", KIND_STRINGS, REFUSED, .advice = "the container's entryPoint"},
 	{.name = "Env", KIND_STRINGS, REFUSED, .advice = "the container's environment"},
 	{.name = "ExposedPorts", KIND_OBJECT, WITHOUT_EFFECT},

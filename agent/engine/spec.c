@@ -363,6 +363,7 @@ static int add_list_of(struct json_object *obj, const char *name, struct json_ob
 
 static int add_name_service(const struct container *c, struct json_object *obj)
 {
+	const char *domainname = json_text(c->config, "Domainname");
 	struct json_object *dns = json_object_new_object();
 
 	if (json_add(obj, "dns", dns) < 0)
@@ -370,6 +371,8 @@ static int add_name_service(const struct container *c, struct json_object *obj)
 	if (add_list_of(dns, "servers", json_get(c->host_config, "Dns")) < 0 ||
 	    add_list_of(dns, "search", json_get(c->host_config, "DnsSearch")) < 0 ||
 	    add_list_of(dns, "options", json_get(c->host_config, "DnsOptions")) < 0)
+		return -ENOMEM;
+	if (domainname && *domainname && json_add_string(obj, "domainname", domainname) < 0)
 		return -ENOMEM;
 	return add_list_of(obj, "extraHosts", json_get(c->host_config, "ExtraHosts"));
 }

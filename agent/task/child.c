@@ -51,9 +51,11 @@ static int enter_shared_pids(struct child *child)
 
 static int set_hostname(struct child *child)
 {
-	const char *name = child->plan->hostname;
+	const char *name = child->plan->hostname, *domain = child->plan->domainname;
 
-	return sethostname(name, strlen(name)) < 0 ? -errno : 0;
+	if (sethostname(name, strlen(name)) < 0)
+		return -errno;
+	return domain && setdomainname(domain, strlen(domain)) < 0 ? -errno : 0;
 }
 
 /* --- the new root, and the process itself --- */
@@ -240,15 +242,21 @@ static const char *env_get(const struct child_plan *plan, const char *name)
 	return NULL;
 }
 
+/* An empty one is none: runtimes under Docker have it so. */
 static void add_home(const struct child *child)
 {
 	static char home[USER_HOME_MAX + 8];
+	const char *given = env_get(child->plan, "HOME");
+	size_t i = 0;
 
-	if (env_get(child->plan, "HOME"))
+	if (given && *given)
 		return;
 	snprintf(home, sizeof(home), "HOME=%s", child->ids.home);
-	child->plan->env[child->plan->n_env] = home;
-	child->plan->env[child->plan->n_env + 1] = NULL;
+	while (i < child->plan->n_env && strcmp(child->plan->env[i], "HOME=") != 0)
+		i++;
+	child->plan->env[i] = home;
+	if (i == child->plan->n_env)
+		child->plan->env[i + 1] = NULL;
 }
 
 /* Can this file be run: 0, -ENOENT, -EACCES, -EISDIR. */

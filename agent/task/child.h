@@ -102,9 +102,10 @@ struct child_plan {
 	const struct policy *policy;
 	const char *dir; /* of the container in .private (rootfs.h) */
 	struct volume_dirs volume_dirs;
-	int host_mounts_fd; /* host_mounts.h; -EBADF: none */
-	const char *hostname;
-	char **env; /* NULL-terminated, with one more free place for HOME */
+	int host_mounts_fd;     /* host_mounts.h; -EBADF: none */
+	const char *hostname;   /* as a whole */
+	const char *domainname; /* NULL: the kernel's own */
+	char **env;             /* NULL-terminated, with one more free place for HOME */
 	size_t n_env;
 	int netns_fd;         /* -EBADF: stay in the host's */
 	int pid_ns_fd;        /* -EBADF: it was cloned into the right one */

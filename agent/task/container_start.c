@@ -207,10 +207,14 @@ static int prepare_and_start(struct container *container, const struct network_a
 	bool host_mode = container->task->spec.network_mode == NETWORK_HOST;
 	_cleanup_close_ int dir_fd = -EBADF;
 	const char *hostname = container->hostname;
+	char full[2 * sizeof(container->hostname)];
 	int r;
 
 	choose_hostname(container, container->hostname, sizeof(container->hostname));
-	plan->hostname = hostname;
+	snprintf(full, sizeof(full), "%s%s%s", hostname, spec->domainname ? "." : "",
+	         spec->domainname ? spec->domainname : "");
+	plan->hostname = full;
+	plan->domainname = spec->domainname;
 	dir_fd = open(container->private_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (dir_fd < 0)
 		return err_set(err, -errno, "open %s", container->private_dir);

@@ -325,10 +325,15 @@ static int hosts_content(const struct container_spec *spec, const char *hostname
                          const struct network_address *address, bool host_mode, char **ret,
                          struct err *err)
 {
+	char names[256];
+
 	if (host_mode && !is_given(spec->extra_hosts) &&
 	    file_read(AT_FDCWD, "/etc/hosts", FILE_MAX, ret, NULL) == 0)
 		return 0;
-	return etc_hosts_text(hostname, address, spec->extra_hosts, spec->linked_hosts, ret, err);
+	if (spec->domainname)
+		snprintf(names, sizeof(names), "%s.%s %s", hostname, spec->domainname, hostname);
+	return etc_hosts_text(spec->domainname ? names : hostname, address, spec->extra_hosts,
+	                      spec->linked_hosts, ret, err);
 }
 
 int etc_files_write(int dir_fd, const struct container_spec *spec, const char *hostname,

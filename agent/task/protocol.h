@@ -39,6 +39,7 @@
  *                                          devices of the host, see host_devices.h
  *      "swapIfCounted":false,              true: where the kernel does not count swap, memory.swap
  *                                          is left out rather than refused
+ *      "domainname":"example.com",         what follows the host name, or none
  *      "dns":{"servers":[],"search":[],"options":[]}, "extraHosts":["name:ip"],
  *      "linkedHosts":["ip name name ..."], lines of /etc/hosts for linked containers
  *      "stopSignal":"SIGTERM",

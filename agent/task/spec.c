@@ -18,8 +18,9 @@
 #include "lib/parse.h"
 #include "lib/spool.h"
 
-#define NAME_MAX_BYTES 255
-#define LOG_BYTES_MAX  (16ull * 1024 * 1024 * 1024)
+#define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_"
+#define NAME_MAX_BYTES  255
+#define LOG_BYTES_MAX   (16ull * 1024 * 1024 * 1024)
 
 /* --- setup --- */
 
@@ -158,12 +159,31 @@ void task_spec_done(struct task_spec *spec)
 static int hostname_check(const char *hostname, struct err *err)
 {
 	if (!*hostname || strlen(hostname) > 63 ||
-	    strspn(hostname, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
-	            strlen(hostname))
+	    strspn(hostname, NAME_CHARACTERS) != strlen(hostname))
 		return err_text(
 			err, -EINVAL,
 			"hostname is \"%.100s\"; it must be 1 to 63 letters, digits, '.', '-', '_'",
 			hostname);
+	return 0;
+}
+
+/* The kernel keeps 64 bytes of the host name, which has both, and of the domain. */
+static int domainname_check(const struct container_spec *spec, struct err *err)
+{
+	size_t hostname_len = spec->hostname ? strlen(spec->hostname) : 12;
+
+	if (!*spec->domainname ||
+	    strspn(spec->domainname, NAME_CHARACTERS) != strlen(spec->domainname))
+		return err_text(
+			err, -EINVAL,
+			"domainname is \"%.100s\"; it must be letters, digits, '.', '-', '_'",
+			spec->domainname);
+	if (hostname_len + 1 + strlen(spec->domainname) > 64)
+		return err_text(
+			err, -EINVAL,
+			"domainname is \"%.100s\"; with the host name it must have at most 64 "
+			"characters",
+			spec->domainname);
 	return 0;
 }
 
@@ -386,6 +406,8 @@ static int settings_parse(struct json_object *container, struct container_spec *
 		r = json_optional(json_get_bool(container, "swapIfCounted",
 		                                &spec->limits.memory_swap_if_counted, err));
 	if (r == 0)
+		r = json_optional(json_get_string(container, "domainname", &spec->domainname, err));
+	if (r == 0)
 		r = json_optional(json_get_object(container, "dns", &dns, err));
 	if (r == 0)
 		r = json_optional(json_get_object(container, "log", &log, err));
@@ -449,7 +471,7 @@ static int parse(struct json_object *container, const struct task_spec *task,
 	                 "seccomp", "privileged", "init", "restart", "interactive",
 	                 "networkDisabled", "swapIfCounted", "hostDevices", "dns", "extraHosts",
 	                 "linkedHosts", "oci", "stopSignal", "healthCheck", "executeCommandAgent",
-	                 "log", "ipcMode", "userns");
+	                 "log", "ipcMode", "userns", "domainname");
 	if (r == 0)
 		r = names_parse(container, spec, err);
 	if (r == 0)
@@ -466,6 +488,8 @@ static int parse(struct json_object *container, const struct task_spec *task,
 	if (r < 0)
 		return err_prefix(err, -EINVAL, "container");
 	r = config_parse(config, task, spec, err);
+	if (r == 0 && spec->domainname)
+		r = domainname_check(spec, err);
 	if (r == 0 && spec->privileged)
 		apply_privileged(spec);
 	return r;

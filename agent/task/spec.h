@@ -146,6 +146,7 @@ struct container_spec {
 	size_t n_additional_gids;
 
 	const char *hostname; /* NULL: the first 12 digits of the id, or the host's in host mode */
+	const char *domainname; /* what follows it in the name as a whole; NULL: nothing */
 	bool readonly_root;
 	struct mount_spec *mounts; /* fewer components first */
 	size_t n_mounts;

@@ -355,6 +355,20 @@ def test_hosts_hostname_and_resolv_conf(host):
     ]
 
 
+def test_a_domain_name_follows_the_host_name_as_with_docker(host):
+    task = Task(host, network="bridge")
+    task.create(["/bin/sh", "-c", "hostname; cat /proc/sys/kernel/domainname /etc/hostname; "
+                                  "echo $HOSTNAME; tail -n 1 /etc/hosts"],
+                config={"hostname": "web"}, domainname="shop.example")
+    for fd in task.connection.take_fds():
+        os.close(fd)
+    network = {"address": "172.29.0.5", "prefix": 16, "gateway": "172.29.0.1"}
+    task.call("start", container="app", network=network)
+    assert task.connection.event("exited")["exitCode"] == 0
+    assert lines(task.output()) == ["web.shop.example", "shop.example", "web", "web",
+                                    "172.29.0.5\tweb.shop.example web"]
+
+
 def test_standard_descriptors_only(task):
     # ls itself holds one more, which is gone when it reads where it leads.
     _, out = task.sh("ls -l /proc/self/fd | grep -o '[0-9]* -> .*'; pwd")
@@ -423,6 +437,13 @@ def test_environment_and_working_directory(task):
     assert wanted <= set(lines(out))
     assert lines(out)[-1] == "/made/for/me"
     assert "ECS" not in out
+
+
+def test_an_empty_home_is_that_of_the_user_and_a_new_working_directory_is_roots(task):
+    code, out = task.sh("echo $HOME; env | grep -c ^HOME=; stat -c '%u:%g %a' . ..; pwd", user="app:web",
+                        config={"process": {"env": ["HOME=", "PATH=/bin"], "cwd": "/srv/made"}})
+    assert code == 0
+    assert lines(out) == ["/home/app", "1", "0:0 755", "0:0 755", "/srv/made"]
 
 
 def test_rlimits_and_oom_score(task):
@@ -838,6 +859,8 @@ def test_privileged_is_refused_by_root_s_configuration(host, value):
     ({"seccomp": "my-profile"}, "my-profile"),
     ({"seccomp": {"path": "my-profile"}}, "seccomp.path"),
     ({"stopSignal": "SIGNOPE"}, "SIGNOPE"),
+    ({"domainname": "two words"}, 'domainname is "two words"'),
+    ({"domainname": "d" * 52}, "at most 64"),
     ({"id": "zz"}, "container.id"),
     ({"name": "../x"}, "container.name"),
     ({"layers": ["../../etc"]}, "64 hex digits"),

@@ -19,7 +19,7 @@ static const struct row {
 	const char *refused; /* or: in the error */
 } config_rows[] = {
 	{"\"Hostname\":\"web\"", "\"hostname\":\"web\"", NULL},
-	{"\"Domainname\":\"example.com\"", NULL, "Domainname (\"example.com\") is not supported"},
+	{"\"Domainname\":\"example.com\"", "\"domainname\":\"example.com\"", NULL},
 	{"\"User\":\"app:web\"", "\"user\":\"app:web\"", NULL},
 	{"\"AttachStdin\":true", "", NULL},
 	{"\"AttachStdout\":true", "", NULL},

@@ -105,6 +105,26 @@ static void test_published_ports_are_reported_and_held_by_the_supervisor(void **
 	assert_int_equal(port, 32768);
 }
 
+static void test_container_without_network_is_started_without_an_address(void **state)
+{
+	static const char empty[] = "\"config\":\"{}\"";
+	const char *container = world_container("app", NULL), *config = strstr(container, empty);
+	struct world *world = *state;
+	char text[4096];
+
+	assert_non_null(config);
+	snprintf(text, sizeof(text), "%.*s\"config\":\"{\\\"NetworkDisabled\\\":true}\"%s",
+	         (int)(config - container), container, config + strlen(empty));
+	world_payload(world, "m-1", 1, world_task("t1", text, NULL));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "attach:172.29.0.2"), 0);
+	assert_true(world_is_before(world, "serve:app", "start:app"));
+	assert_string_equal(world_find(world, "t1")->containers[0].address, "");
+	world_exit(world, "t1", "app", 0, false);
+	world_wait_word(world, "end:t1", 1);
+	assert_int_equal(world_count(world, "detach"), 0);
+}
+
 static void test_dependencies_order_starts_and_reverse_order_stops(void **state)
 {
 	struct world *world = *state;
@@ -1235,6 +1255,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_task_goes_from_payload_to_stopped),
 		TEST(test_published_ports_are_reported_and_held_by_the_supervisor),
+		TEST(test_container_without_network_is_started_without_an_address),
 		TEST(test_dependencies_order_starts_and_reverse_order_stops),
 		TEST(test_dependency_that_fails_ends_its_dependents_with_143),
 		TEST(test_dependency_that_takes_longer_than_its_start_timeout),

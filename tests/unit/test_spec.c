@@ -76,6 +76,18 @@ static void test_entrypoint_and_command_combine_as_in_docker(void **state)
 		{"\"entryPoint\":[\"e\"],", image, "[\"e\"]"},
 		{"\"entryPoint\":[\"e\"],\"command\":[\"c\"],", image, "[\"e\",\"c\"]"},
 		{"\"command\":[],", "{\"Cmd\":[\"ic\"]}", "[\"ic\"]"},
+		{"\"command\":[],", image, "[\"ie\",\"ic\"]"},
+		{"\"entryPoint\":null,\"command\":null,", image, "[\"ie\",\"ic\"]"},
+		/* The image's is taken away, with its Cmd or without. */
+		{"\"entryPoint\":[],", image, "[\"ic\"]"},
+		{"\"entryPoint\":[],\"command\":[\"c\"],", image, "[\"c\"]"},
+		{"\"entryPoint\":[\"\"],\"command\":[\"c\"],", image, "[\"c\"]"},
+		{"\"command\":[\"c\"],", "{\"Entrypoint\":[\"\"],\"Cmd\":[\"ic\"]}", "[\"c\"]"},
+		{"", "{\"Entrypoint\":[\"\"],\"Cmd\":[\"ic\"]}", "[\"ic\"]"},
+		/* The shell form is the image's own words, and nothing is joined or split. */
+		{"", "{\"Cmd\":[\"/bin/sh\",\"-c\",\"a  b\"]}", "[\"/bin/sh\",\"-c\",\"a  b\"]"},
+		{"\"command\":[\"a b\",\"\"],", "{\"Entrypoint\":[\"/bin/sh\",\"-c\"]}",
+	         "[\"/bin/sh\",\"-c\",\"a b\",\"\"]"},
 	};
 
 	(void)state;
@@ -91,13 +103,26 @@ static void test_entrypoint_and_command_combine_as_in_docker(void **state)
 
 static void test_no_command_at_all_is_an_error_with_its_ecs_name(void **state)
 {
-	_cleanup_(task_freep) struct task *task = make_task("", "", "", "{}");
-	struct json_object *obj = NULL;
-	struct err err = {0};
+	static const struct {
+		const char *members, *image;
+	} cases[] = {
+		{"", "{}"},
+		{"\"entryPoint\":[\"\"],", "{\"Entrypoint\":[\"ie\"],\"Cmd\":[\"ic\"]}"},
+		{"\"entryPoint\":[],", "{\"Entrypoint\":[\"ie\"]}"},
+	};
 
 	(void)state;
-	assert_int_equal(spec_container(task, &task->containers[0], &options, &obj, &err), -EINVAL);
-	assert_string_equal(err.name, "CannotCreateContainerError");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task =
+			make_task("", cases[i].members, "", cases[i].image);
+		struct json_object *obj = NULL;
+		struct err err = {0};
+
+		assert_int_equal(spec_container(task, &task->containers[0], &options, &obj, &err),
+		                 -EINVAL);
+		assert_string_equal(err.name, "CannotCreateContainerError");
+		assert_non_null(strstr(err.text, "no command specified"));
+	}
 }
 
 static bool has_env(struct json_object *obj, const char *entry)
@@ -129,6 +154,83 @@ static void test_environment_has_dockers_precedence_and_the_agents_variables(voi
 	assert_true(has_env(obj, uri));
 	assert_true(has_env(obj, "AWS_REGION=us-west-2"));
 	assert_false(has_env(obj, "A=image"));
+}
+
+static void test_a_region_that_is_set_by_anybody_is_not_the_agents(void **state)
+{
+	static const struct {
+		const char *members, *env;
+		bool injected;
+	} cases[] = {
+		{"", "", true},
+		{"", "\"AWS_REGION=eu-west-1\"", false},
+		{"\"environment\":{\"AWS_DEFAULT_REGION\":\"eu-west-1\"},", "", false},
+		{"\"environment\":{\"AWS_REGION\":\"\"},", "", false},
+		/* A name alone sets nothing. */
+		{"", "\"AWS_REGION\",\"=x\",\"PATH\"", true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char image[200];
+		_cleanup_(task_freep) struct task *task = NULL;
+		_cleanup_json_ struct json_object *obj = NULL;
+
+		snprintf(image, sizeof(image), "{\"Cmd\":[\"x\"],\"Env\":[%s]}", cases[i].env);
+		task = make_task("", cases[i].members, "", image);
+		obj = spec(task);
+		if (has_env(obj, "AWS_REGION=us-west-2") != cases[i].injected ||
+		    has_env(obj, "AWS_DEFAULT_REGION=us-west-2") != cases[i].injected)
+			fail_msg("row %zu", i);
+		assert_true(has_env(
+			obj, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+	}
+}
+
+/* The definition, else the image, else Docker's default. */
+static void test_what_the_definition_leaves_out_is_the_images(void **state)
+{
+	static const char full[] =
+		"{\"Cmd\":[\"x\"],\"User\":\"web:staff\",\"WorkingDir\":\"/srv\","
+		"\"StopSignal\":\"SIGQUIT\",\"ExposedPorts\":{\"80/tcp\":{}},"
+		"\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"]}}";
+	static const struct {
+		const char *config, *image, *user, *cwd, *signal, *hostname, *domainname;
+	} cases[] = {
+		{"{}", "{\"Cmd\":[\"x\"]}", "", "/", "SIGTERM", NULL, NULL},
+		{"{}", full, "web:staff", "/srv", "SIGQUIT", NULL, NULL},
+		{"{\"User\":\"\",\"WorkingDir\":\"\",\"StopSignal\":\"\",\"Domainname\":\"\"}",
+	         full, "web:staff", "/srv", "SIGQUIT", NULL, NULL},
+		{"{\"User\":\"7\",\"WorkingDir\":\"/\",\"StopSignal\":\"9\",\"Hostname\":\"h\","
+	         "\"Domainname\":\"d.example\"}",
+	         full, "7", "/", "9", "h", "d.example"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task = make_task("", "", "", cases[i].image);
+		_cleanup_json_ struct json_object *obj = NULL;
+		struct container *c = &task->containers[0];
+		char id[13], env[40];
+		const char *hostname = cases[i].hostname ? cases[i].hostname : id, *domainname;
+
+		json_object_put(c->config);
+		c->config = parse(cases[i].config);
+		obj = spec(task);
+		snprintf(id, sizeof(id), "%.12s", c->runtime_id);
+		snprintf(env, sizeof(env), "HOSTNAME=%s", hostname);
+		print_message("row %zu\n", i);
+		assert_string_equal(json_text(obj, "user"), cases[i].user);
+		assert_string_equal(json_text(process_of(obj), "cwd"), cases[i].cwd);
+		assert_string_equal(json_text(obj, "stopSignal"), cases[i].signal);
+		assert_string_equal(json_text(json_get(obj, "config"), "hostname"), hostname);
+		assert_true(has_env(obj, env));
+		assert_null(json_get(obj, "healthCheck")); /* of the image: ECS has none of it */
+		domainname = json_text(obj, "domainname");
+		assert_true(!domainname == !cases[i].domainname);
+		if (domainname)
+			assert_string_equal(domainname, cases[i].domainname);
+	}
 }
 
 static void test_capabilities_add_and_drop_as_docker_combines_them(void **state)
@@ -379,6 +481,8 @@ int main(void)
 		cmocka_unit_test(test_entrypoint_and_command_combine_as_in_docker),
 		cmocka_unit_test(test_no_command_at_all_is_an_error_with_its_ecs_name),
 		cmocka_unit_test(test_environment_has_dockers_precedence_and_the_agents_variables),
+		cmocka_unit_test(test_a_region_that_is_set_by_anybody_is_not_the_agents),
+		cmocka_unit_test(test_what_the_definition_leaves_out_is_the_images),
 		cmocka_unit_test(test_capabilities_add_and_drop_as_docker_combines_them),
 		cmocka_unit_test(test_limits_are_in_the_units_of_the_runtime_spec),
 		cmocka_unit_test(test_a_container_above_its_task_is_refused),
