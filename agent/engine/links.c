@@ -111,6 +111,11 @@ int links_check(const struct task *task, const struct container *c, struct err *
 			                c->name, name);
 		if (other == c)
 			return err_text(err, -EINVAL, "container %s: links names itself", c->name);
+		if (other->network_disabled || c->network_disabled)
+			return err_text(err, -EINVAL,
+			                "container %s: links names %.80s, and one of the two has "
+			                "disableNetworking",
+			                c->name, name);
 	}
 	return 0;
 }
