@@ -139,9 +139,10 @@ static int check_pid_namespace(bool host_pid, struct err *err)
 static int prune_mounts(const struct options *options, struct err *err)
 {
 	/* Each may be a link to another disk. */
-	static const char *const below[] = {"",       "/images",  "/images/layers", "/tasks",
-	                                    "/spool", "/volumes", "/exits",         "/data"};
-	char paths[ARRAY_SIZE(below) + 3][PATH_MAX];
+	static const char *const below[] = {"",       "/images", "/images/layers",
+	                                    "/tasks", "/spool",  "/volumes",
+	                                    "/exits", "/data",   "/deps/execute-command"};
+	char paths[ARRAY_SIZE(below) + 4][PATH_MAX];
 	const char *needed[ARRAY_SIZE(paths)];
 	size_t n = 0;
 
@@ -157,6 +158,7 @@ static int prune_mounts(const struct options *options, struct err *err)
 	/* What is not there needs no mount. */
 	n += realpath(options->runtime_dir, paths[n]) != NULL;
 	n += realpath(options->config, paths[n]) != NULL;
+	n += realpath("/var/log", paths[n]) != NULL; /* EXECUTE_COMMAND_LOGS may not be there yet */
 	n += realpath("/proc/self/exe", paths[n]) != NULL;
 	for (size_t i = 0; i < n; i++)
 		needed[i] = paths[i];
