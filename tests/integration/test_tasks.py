@@ -154,6 +154,21 @@ def test_other_network_modes(node, busybox, mode):
     node.wait_clean()
 
 
+def test_a_container_without_a_network_and_with_a_device(node, busybox):
+    """Beside another that has one; ecs-agent itself need not see the device."""
+    definition = task(
+        container(busybox, "ip -o link | wc -l; (: >/dev/log/kmsg) && echo written; test -e /dev/kmsg || echo no more; exit 3",
+                  name="alone", disableNetworking=True, essential=False,
+                  linuxParameters={"devices": [{"hostPath": "/dev/kmsg", "containerPath": "/dev/log/kmsg", "permissions": ["write"]}]}),
+        container(busybox, "test $(ip -o link | wc -l) = 2; exit $?",
+                  dependsOn=[{"containerName": "alone", "condition": "COMPLETE"}]),
+    )  # fmt: skip
+    found = run_to_end(node, definition)
+    assert {c["name"]: c.get("exitCode") for c in found["containers"]} == {"alone": 3, "app": 0}
+    lines = wait_log(node, lambda lines: len(lines) == 3)
+    assert lines == ["1", "written", "no more"]
+
+
 def test_dependencies_are_started_in_order(node, busybox):
     definition = task(
         container(busybox, "echo first; exit 0", name="init", essential=False),
