@@ -17,6 +17,7 @@
 #include "lib/json.h"
 #include "lib/parse.h"
 
+#define DOCKER_API_MINOR        44
 #define DOCKER_CONFIG_MAX_BYTES (256 * 1024)
 #define CONTAINER_NAME_MAX      255
 #define PORT_MAPPINGS_MAX       100
@@ -409,6 +410,57 @@ static int check_config_image(const struct container *c, struct err *err)
 	return 0;
 }
 
+/* The lowest version of the API that the documents need: ours is that of docker_members.h. */
+static int check_version(struct json_object *docker, struct err *err)
+{
+	const char *text = "", *minor;
+	uint64_t number = 0;
+	int r = json_optional(json_get_string(docker, "version", &text, err));
+
+	if (r < 0 || !*text)
+		return r < 0 ? err_prefix(err, r, "dockerConfig") : 0;
+	minor = strncmp(text, "1.", 2) == 0 ? text + 2 : "";
+	if (parse_u64(minor, DOCKER_API_MINOR, &number) < 0)
+		return err_text(err, -EINVAL,
+		                "dockerConfig.version is \"%.20s\", it must be 1.0 to 1.%d", text,
+		                DOCKER_API_MINOR);
+	return 0;
+}
+
+static int check_logs_auth(struct json_object *obj, struct err *err)
+{
+	const char *strategy = json_text(obj, "logsAuthStrategy");
+
+	if (strategy && *strategy && strcmp(strategy, "ExecutionRole") != 0)
+		return err_text(err, -EINVAL,
+		                "logsAuthStrategy is \"%.40s\", it must be ExecutionRole",
+		                strategy);
+	return 0;
+}
+
+/* linuxParameters, privileged and networkInterfaceNames are told again in hostConfig, which counts;
+ * but a value of another type makes a task invalid. */
+static int check_shape(struct json_object *obj, struct err *err)
+{
+	static const struct typed table[] = {
+		{"dockerConfig", json_type_object},
+		{"registryAuthentication", json_type_object},
+		{"restartPolicy", json_type_object},
+		{"logsAuthStrategy", json_type_string},
+		{"healthCheckType", json_type_string},
+		{"linuxParameters", json_type_object},
+		{"networkInterfaceNames", json_type_array},
+		{"privileged", json_type_boolean},
+	};
+	int r = refuse_ambiguous_members(obj, err);
+
+	if (r == 0)
+		r = refuse_other_types(obj, table, ARRAY_SIZE(table), err);
+	if (r == 0)
+		r = check_version(json_get(obj, "dockerConfig"), err);
+	return r < 0 ? r : check_logs_auth(obj, err);
+}
+
 static int parse_documents(struct json_object *obj, enum network_mode mode,
                            const struct task_policy *policy, struct container *c, struct err *err)
 {
@@ -483,7 +535,9 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 	if (r < 0)
 		return r;
 	c->document = json_object_get(obj);
-	r = parse_plain_members(obj, c, err);
+	r = policy->was_accepted ? 0 : check_shape(obj, err);
+	if (r == 0)
+		r = parse_plain_members(obj, c, err);
 	if (r == 0)
 		r = check_environment(obj, err);
 	if (r == 0)

@@ -76,3 +76,17 @@ int refuse_ambiguous_members(struct json_object *obj, struct err *err)
 	}
 	return 0;
 }
+
+int refuse_other_types(struct json_object *obj, const struct typed *table, size_t n,
+                       struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *value = json_get(obj, table[i].member);
+
+		if (value && !json_object_is_type(value, table[i].type))
+			return err_text(err, -EINVAL, "%s must be of type %s, it is of type %s",
+			                table[i].member, json_type_to_name(table[i].type),
+			                json_type_to_name(json_object_get_type(value)));
+	}
+	return 0;
+}

@@ -26,5 +26,13 @@ int refuse_members(struct json_object *obj, const struct refused *table, size_t 
 int refuse_unknown_members(struct json_object *obj, const char *const *known, size_t n,
                            const char *where, struct err *err);
 
+/* -EINVAL naming a member that is there and of another type; for those that nothing reads. */
+struct typed {
+	const char *member;
+	enum json_type type;
+};
+int refuse_other_types(struct json_object *obj, const struct typed *table, size_t n,
+                       struct err *err);
+
 /* -EINVAL for two members whose names differ only in case: one would be honoured, one not. */
 int refuse_ambiguous_members(struct json_object *obj, struct err *err);

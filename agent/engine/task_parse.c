@@ -63,6 +63,21 @@ static int parse_identity(struct json_object *obj, struct task *task, struct err
 	return 0;
 }
 
+/* Members that nothing here reads: a value of another type makes a task invalid all the same. */
+static int check_shape(struct json_object *obj, struct err *err)
+{
+	static const struct typed table[] = {
+		{"zone", json_type_string},
+		{"group", json_type_string},
+		{"taskDefinitionAccountId", json_type_string},
+		{"agentConfiguration", json_type_string},
+		{"trustedExecutionConfiguration", json_type_object},
+	};
+	int r = refuse_ambiguous_members(obj, err);
+
+	return r < 0 ? r : refuse_other_types(obj, table, ARRAY_SIZE(table), err);
+}
+
 static int check_task_members(struct json_object *obj, struct err *err)
 {
 	static const struct refused table[] = {
@@ -295,6 +310,8 @@ int task_parse(struct json_object *obj, const struct task_policy *policy, struct
 	r = parse_names(obj, task, err);
 	if (r == 0)
 		r = check_task_members(obj, err);
+	if (r == 0 && !policy->was_accepted)
+		r = check_shape(obj, err);
 	if (r == 0)
 		r = parse_network_mode(obj, &task->network_mode, err);
 	if (r == 0)

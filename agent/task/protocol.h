@@ -54,8 +54,8 @@
  *      noNewPrivileges, oomScoreAdj, apparmorProfile, selinuxLabel), mounts (bind and tmpfs; a
  *      source that is missing is made as a directory; type "volume": source "task/NAME",
  *      "anonymous/NAME", "shared/NAME" or "mounted/NAME" (volume.h), the options "nocopy" and
- *      "existing", and a member "labels"), linux.maskedPaths, .readonlyPaths, .sysctl, .devices, .mountLabel,
- *      linux.resources (cpu.shares, .quota, .period, memory.limit, .reservation, .swap,
+ *      "existing", and a member "labels"), linux.maskedPaths, .readonlyPaths, .sysctl, .devices,
+ * .mountLabel, linux.resources (cpu.shares, .quota, .period, memory.limit, .reservation, .swap,
  *      .swappiness, pids.limit, blockIO.weight, and devices: rules that allow; without them
  *      linux.devices may be used in every way). Labels and AppArmor profiles: label.h.
  *      -> {"type":"created","container":"app","cgroupId":n} descriptors: network namespace and

@@ -492,6 +492,36 @@ static void test_a_container_without_a_network(void **state)
 	}
 }
 
+/* The lowest version of the API that a definition needs. */
+static void test_versions_of_the_api(void **state)
+{
+	static const struct {
+		const char *version, *refused; /* NULL: taken */
+	} rows[] = {
+		{"\"1.17\"", NULL},
+		{"\"1.44\"", NULL},
+		{"\"\"", NULL},
+		{"null", NULL},
+		{"\"1.45\"", "dockerConfig.version is \"1.45\", it must be 1.0 to 1.44"},
+		{"\"2.0\"", "dockerConfig.version is \"2.0\""},
+		{"\"1.\"", "dockerConfig.version"},
+		{"1.25", "version"},
+	};
+	static const struct task_policy policy = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct err err = {0};
+		char member[40];
+		_cleanup_(task_freep) struct task *task = NULL;
+
+		snprintf(member, sizeof(member), "\"version\":%s", rows[i].version);
+		task = parse_task("", "", member, &policy, &err);
+		if (rows[i].refused ? !strstr(err.text, rows[i].refused) : !task)
+			fail_msg("%s: %s", rows[i].version, err.text);
+	}
+}
+
 /* Its container may be running: an agent that knows better now must still find its task. */
 static void test_what_an_earlier_version_took_is_read_again(void **state)
 {
@@ -513,6 +543,7 @@ int main(void)
 		cmocka_unit_test(test_every_member_of_the_host_config_is_honoured_or_refused),
 		cmocka_unit_test(test_docker_s_grace_is_for_a_container_that_has_none),
 		cmocka_unit_test(test_a_container_without_a_network),
+		cmocka_unit_test(test_versions_of_the_api),
 		cmocka_unit_test(test_what_an_earlier_version_took_is_read_again),
 	};
 
