@@ -86,6 +86,10 @@ int volume_open(const struct volume *volume, const struct volume_dirs *dirs)
 		if (!made && errno != EEXIST)
 			return -errno;
 	}
+	if (volume->scope == VOLUME_MOUNTED) {
+		fd = openat(scope_fd, volume->name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		return fd < 0 ? -errno : TAKE_FD(fd);
+	}
 	fd = open_directory(scope_fd, volume->name);
 	if (fd < 0)
 		return fd;

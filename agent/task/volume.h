@@ -50,7 +50,7 @@ int volume_parse(const char *text, struct volume *ret);
 /*
  * The directory of a volume, made if it is missing. Returns a descriptor that can be read, or
  * -ENOENT for an existing one that is not there, -EMEDIUMTYPE for a shared one that has a driver,
- * or -errno. One that is mounted must be there, and opening it may wait for its server.
+ * or -errno. One that is mounted must be there, may wait for its server, and is opened O_PATH.
  */
 int volume_open(const struct volume *volume, const struct volume_dirs *dirs);
 

@@ -102,8 +102,10 @@ static void flush(const struct holder *holder)
 	if (pid < 0)
 		return;
 	if (pid == 0) {
+		int fd = openat(holder->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
 		(void)prctl(PR_SET_NAME, "ecs-volume-sync");
-		_exit(syncfs(holder->root_fd) < 0);
+		_exit(fd < 0 || syncfs(fd) < 0);
 	}
 	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd >= 0)

@@ -9,7 +9,7 @@
 struct holder {
 	struct place *place;
 	const char *name; /* of the volume, for the log */
-	int root_fd;      /* of the file system; closed at the end */
+	int root_fd;      /* of the file system (O_PATH); closed at the end */
 	int lifeline_fd;  /* our end */
 };
 

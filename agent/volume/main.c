@@ -201,7 +201,8 @@ static int mount_it(struct ipc_conn *conn, const struct options *options,
 		return r;
 	if (!place_is_mounted(place))
 		return err_text(err, -EIO, "mount.efs mounted nothing at %s", place->path);
-	*ret_root_fd = open(place->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Not for reading: a server that gives root no rights may refuse that. */
+	*ret_root_fd = open(place->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return *ret_root_fd < 0 ? err_set(err, -errno, "open the file system") : 0;
 }
 
