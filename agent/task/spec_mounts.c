@@ -134,10 +134,12 @@ static int tmpfs_option(const char *option, const char *where, struct mount_spec
 static int mount_option(const char *option, const char *where, struct mount_spec *mount,
                         struct err *err)
 {
+	bool is_bind = strcmp(option, "bind") == 0 || strcmp(option, "rbind") == 0;
+
 	for (size_t i = 0; i < ARRAY_SIZE(mount_words); i++) {
-		if (strcmp(mount_words[i].word, option) != 0)
+		if (strcmp(mount_words[i].word, option) != 0 ||
+		    (is_bind && mount->type == MOUNT_TMPFS))
 			continue;
-		mount->attr &= ~mount_words[i].clear; /* a later word wins: noexec,exec */
 		mount->attr = (mount->attr & ~mount_words[i].clear) | mount_words[i].set;
 		mount->recursive |= mount_words[i].recursive;
 		mount->recursive_attr |= mount_words[i].recursive_attr;

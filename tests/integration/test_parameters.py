@@ -69,6 +69,8 @@ def test_tmpfs_has_the_options_that_were_asked_for(task):
     ("gid=", 'gid is ""'),
     ("huge=always", '"huge=always" is not supported'),
     ("remount", '"remount" is not supported'),
+    ("bind", '"bind" is not supported'),
+    ("shared", '"shared" is not supported'),
 ])
 def test_a_bad_option_of_tmpfs_is_named(task, option, words):
     with pytest.raises(RequestError) as error:
