@@ -33,7 +33,8 @@ static bool is_in(const char *path, const char *dir)
 
 static bool is_needed(const char *mount, const char *const *needed, size_t n)
 {
-	static const char *const always[] = {"/proc", "/sys", "/dev", "/run", "/etc", "/usr"};
+	static const char *const always[] = {"/proc", "/sys", "/dev",     "/run",
+	                                     "/etc",  "/usr", "/var/lib", "/var/log"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(always); i++)
 		if (is_in(mount, always[i]) || is_in(always[i], mount))

@@ -30,8 +30,9 @@ int host_mounts_take(int fd);
 
 /*
  * Unmount, in this mount namespace only, what does not follow the host: all but the mounts that the
- * n absolute paths, /proc, /sys, /dev, /run, /etc and /usr are on or have below them. Every mount
- * must be a slave or private.
+ * n absolute paths, and those of the system that the supervisor reads and writes (/proc, /sys,
+ * /dev, /run, /etc, /usr, /var/lib, /var/log), are on or have below them. Every mount must be a
+ * slave or private.
  */
 int host_mounts_prune(const char *const *needed, size_t n, struct err *err);
 
