@@ -321,15 +321,17 @@ static int build_log(const struct task *task, const struct container *c,
 {
 	struct json_object *log_config = json_get(c->host_config, "LogConfig"), *given;
 	_cleanup_json_ struct json_object *log = json_object_new_object(), *copy = NULL;
-	const char *driver = json_text(log_config, "Type");
-	int r;
+	const char *driver = "";
+	int r = json_optional(json_get_string(log_config, "Type", &driver, err));
 
+	if (r < 0)
+		return err_prefix(err, r, "LogConfig");
 	given = json_get(log_config, "Config");
 	if (given && json_object_deep_copy(given, &copy, NULL) < 0)
 		return err_oom(err);
 	if (!copy)
 		copy = json_object_new_object();
-	if (!driver || !*driver)
+	if (!*driver)
 		driver = "json-file";
 	r = log_options_check(driver, copy, err); /* what would not work must not start */
 	if (r < 0)

@@ -182,6 +182,9 @@ static const struct row host_config_rows[] = {
 	{"\"ContainerIDFile\":\"/x\"", NULL, "ContainerIDFile (\"/x\")"},
 	{"\"LogConfig\":{\"Type\":\"json-file\",\"Config\":{\"max-size\":\"1m\"}}",
          "\"max-size\":\"1m\"", NULL},
+	{"\"LogConfig\":{\"Type\":7}", NULL, "LogConfig: "},
+	{"\"LogConfig\":{\"Type\":\"\"}", "", NULL},
+	{"\"LogConfig\":{\"Config\":[\"x\"]}", NULL, "log options must be an object of strings"},
 	{"\"LogConfig\":{\"Type\":\"json-file\",\"Level\":\"x\"}", NULL, "LogConfig: Level"},
 
 	{"\"NetworkMode\":\"bridge\"", "", NULL},
