@@ -176,9 +176,14 @@ static int parse(int argc, char **argv, struct command *command, struct err *err
 	}
 	if (r < 0 || command->help)
 		return r;
-	if (!command->task || !command->container)
+	if (!command->task)
 		return err_text(err, -EINVAL,
 		                "a task and a container must be named (see ecs-agent exec --help)");
+	if (!command->container)
+		return err_text(err, -EINVAL,
+		                "a container of task %.64s must be named (see ecs-agent exec "
+		                "--help)",
+		                command->task);
 	if (i >= argc)
 		return err_text(err, -EINVAL, "no command is given for container %.100s",
 		                command->container);
@@ -416,16 +421,23 @@ static void pass_signal(struct session *s, int signal)
 		(void)ipc_conn_send(s->conn, body, NULL, 0); /* its end is seen by reading */
 }
 
+static void pass_size(const struct session *s)
+{
+	struct winsize size;
+
+	if (s->command->tty && s->from_fds[0] >= 0 && get_size(&size))
+		(void)ioctl(s->from_fds[0], TIOCSWINSZ, &size); /* it may have ended */
+}
+
 static void on_signal(struct session *s)
 {
 	struct signalfd_siginfo info;
-	struct winsize size;
 
 	while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo != SIGWINCH)
 			pass_signal(s, (int)info.ssi_signo);
-		else if (s->command->tty && s->from_fds[0] >= 0 && get_size(&size))
-			(void)ioctl(s->from_fds[0], TIOCSWINSZ, &size); /* it may have ended */
+		else
+			pass_size(s);
 	}
 }
 
@@ -445,6 +457,7 @@ static void on_message(struct session *s, struct ipc_message *msg, struct err *e
 			return;
 		}
 		s->from_fds[0] = TAKE_FD(msg->fds[0]);
+		pass_size(s); /* it may have changed since the command was asked for */
 		s->to_fd = s->command->interactive ? s->from_fds[0] : -EBADF;
 		*ret = make_raw(s, err);
 	} else if (strcmp(type, "exec-exited") == 0) {

@@ -219,7 +219,7 @@ def test_a_terminal_is_restored_when_the_task_dies(host, task):
 
 @pytest.mark.parametrize("words, message", [
     ([], "a task and a container must be named"),
-    (["t"], "a task and a container must be named"),
+    (["t"], "a container of task t must be named"),
     (["t", "c"], "no command is given for container c"),
     (["--nope", "t", "c", "x"], "unknown option --nope"),
     (["-x", "t", "c", "x"], "unknown option -x"),
