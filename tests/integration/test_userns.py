@@ -89,9 +89,11 @@ def test_everything_of_a_container_is_its_root_s(host, task):
         "cat /proc/1/uid_map /proc/1/gid_map; stat -c '%u:%g %n' / /bin/busybox /etc/hosts /dev /dev/null"
         " /dev/shm /dev/mqueue /dev/console-not /cache /owned /made/by/us /work/dir /data/theirs /far 2>/dev/null;"
         "echo x > /new; echo x >> /etc/hosts; echo x > /data/theirs && chown 5:6 /new && stat -c '%u:%g' /new;"
-        "grep -c . /dev/null; echo > /dev/full || echo full; exec 3<>/dev/ptmx && ls /dev/pts",
+        "grep -c . /dev/null; echo > /dev/full || echo full; exec 3<>/dev/ptmx && ls /dev/pts;"
+        "stat -c '%u:%g %a' /dev/nought; head -c 1 /dev/nought | wc -c",
         layers=layers,
-        config={"process": {"cwd": "/work/dir"}, "mounts": [
+        config={"linux": {"devices": [{"path": "/dev/nought", "type": "c", "major": 1, "minor": 5,
+                                       "fileMode": 0o640, "uid": 0, "gid": 6}]}, "process": {"cwd": "/work/dir"}, "mounts": [
             {"type": "tmpfs", "source": "t", "destination": "/cache", "options": ["size=1m"]},
             {"type": "tmpfs", "source": "t", "destination": "/owned",
              "options": ["size=1m", "uid=1000", "gid=1001"]},
@@ -102,7 +104,7 @@ def test_everything_of_a_container_is_its_root_s(host, task):
         "0:0 /", "0:0 /bin/busybox", "0:0 /etc/hosts", "0:0 /dev", "0:0 /dev/null", "0:0 /dev/shm",
         "0:0 /dev/mqueue", "0:0 /cache", "1000:1001 /owned", "0:0 /made/by/us", "0:0 /work/dir"]
     assert found[13:15] == ["1000:1001 /data/theirs", "65534:65534 /far"]
-    assert found[15:] == ["5:6", "0", "full", "0", "ptmx"] and code == 0
+    assert found[15:] == ["5:6", "0", "full", "0", "ptmx", "0:6 640", "1"] and code == 0
     # What was written is the host's user's on the disk; the image is as it was.
     upper = host.state / "tasks" / task.id / "app/upper"
     assert owner(upper / "new") == (FIRST + 5, FIRST + 6)
@@ -148,6 +150,28 @@ def test_users_and_capabilities_are_the_namespace_s(host, task):
             "bounding": more, "permitted": more, "effective": more}}})
     assert out.splitlines() == ["mine", "mounted", "locked", "read-only", "no time", "no device",
                                 "no disk", "no proc", "no sysctl"]
+
+
+def test_containers_that_share_processes_and_memory_are_in_one(host):
+    task = Task(host, network="none", pidMode="task", ipcMode="task")
+    layers = image(host)
+    more = [*DEFAULT_CAPS, "CAP_SYS_PTRACE"]
+    task.create(["/bin/sh", "-c", "echo x > /dev/shm/mark; exec tail -f /dev/null"], name="one", layers=layers,
+                config={"process": {"env": ["PATH=/bin", "MARK=of-one"]}})
+    task.call("start", container="one")
+    code, out = task.sh("until test -e /dev/shm/mark; do sleep 0.05; done; pid=$(pidof tail);"
+                        "tr '\\0' '\\n' < /proc/$pid/environ | grep -c MARK=of-one;"
+                        "for p in self $pid; do readlink /proc/$p/ns/user; done;"
+                        "cat /proc/1/environ || echo not of the host; kill $pid", name="two", layers=layers,
+                        config={"process": {"capabilities": {
+                            "bounding": more, "permitted": more, "effective": more}}})
+    found = out.splitlines()
+    assert code == 0 and found[0] == "1" and found[1] == found[2] and found[3:] == ["not of the host"]
+    assert task.connection.event("exited", "one")["exitCode"] == 143
+    owner_cap = [*DEFAULT_CAPS, "CAP_IPC_OWNER"]
+    with pytest.raises(RequestError, match="CAP_IPC_OWNER has no effect"):
+        task.create(["/bin/true"], name="three", layers=layers, config={"process": {"capabilities": {
+            "bounding": owner_cap, "permitted": owner_cap, "effective": owner_cap}}})
 
 
 def test_a_container_starts_again_and_ends_with_its_init(host, task):
