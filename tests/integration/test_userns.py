@@ -360,16 +360,20 @@ def test_a_bundle_with_a_user_namespace(oci):  # noqa: F811
 
 def test_a_node_that_remaps(busybox):
     with Node(config={"ECS_USERNS_REMAP": f"{FIRST}:65536"}) as node:
+        (node.base / "given").mkdir()
+        os.chown(node.base / "given", FIRST, FIRST)
         arn = node.standin.run_task(task_definition(
             container(busybox, "read a b c < /proc/self/uid_map; echo $b; ping -c 1 -q 172.29.0.1 > /dev/null && echo net;"
                                "wget -q -O - $ECS_CONTAINER_METADATA_URI_V4 | grep -c DockerName; echo x > /s/x;"
-                               "stat -c %u /s/x; sleep 1",
-                      mountPoints=[{"sourceVolume": "s", "containerPath": "/s"}],
+                               "stat -c %u /s/x; echo x > /g/x",
+                      mountPoints=[{"sourceVolume": "s", "containerPath": "/s"},
+                                   {"sourceVolume": "g", "containerPath": "/g"}],
                       healthCheck={"command": ["CMD-SHELL", "test $(id -u) = 0"], "interval": 5, "retries": 1}),
-            volumes=[{"name": "s", "host": {}}]))
+            volumes=[{"name": "s", "host": {}}, {"name": "g", "host": {"sourcePath": str(node.base / "given")}}]))
         stopped = node.standin.wait_task(arn, "STOPPED", 60)
         assert stopped["containers"][0]["exitCode"] == 0, stopped
         assert lines_of(node, 4) == [str(FIRST), "net", "1", "0"]
+        assert owner(node.base / "given/x") == (FIRST, FIRST)
         arn = node.standin.run_task(task_definition(container(busybox, "true", privileged=True)))
         stopped = node.standin.wait_task(arn, "STOPPED", 60)
         assert "is privileged, which it cannot have in a user namespace" in stopped["containers"][0]["reason"]
