@@ -12,10 +12,11 @@ void figures_log(const struct figures *figures)
 	const struct loop_times *times = figures->times;
 
 	log_info(NULL,
-	         "%zu tasks; %" PRIu64 " turns of the loop, the longest of %" PRIu64 " us (%" PRIu64
-	         " us of CPU time); slowest commit of state: %" PRIu64 " us",
+	         "%zu tasks; %" PRIu64 " turns of the loop, the longest of %" PRIu64
+	         " us, the busiest of %" PRIu64 " us of CPU time; slowest commit of state: %" PRIu64
+	         " us",
 	         node_task_count(figures->node), times->turns, times->longest_usec,
-	         times->longest_cpu_usec, state_commit_max_usec(figures->state));
+	         times->busiest_usec, state_commit_max_usec(figures->state));
 }
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)

@@ -47,17 +47,20 @@ int loop_new_with_stop(sd_event_signal_handler_t stop, void *userdata, sd_event 
 	return 0;
 }
 
+static void note_max(uint64_t *max, uint64_t value)
+{
+	if (value > *max)
+		*max = value;
+}
+
 static int run_turn(sd_event *loop, struct loop_times *times)
 {
-	uint64_t began = now_usec(), began_cpu = clock_usec(CLOCK_THREAD_CPUTIME_ID), took;
+	uint64_t began = now_usec(), began_cpu = clock_usec(CLOCK_THREAD_CPUTIME_ID);
 	int r = sd_event_dispatch(loop);
 
-	took = now_usec() - began;
 	times->turns++;
-	if (took > times->longest_usec) {
-		times->longest_usec = took;
-		times->longest_cpu_usec = clock_usec(CLOCK_THREAD_CPUTIME_ID) - began_cpu;
-	}
+	note_max(&times->longest_usec, now_usec() - began);
+	note_max(&times->busiest_usec, clock_usec(CLOCK_THREAD_CPUTIME_ID) - began_cpu);
 	return r;
 }
 

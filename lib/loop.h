@@ -25,7 +25,7 @@ int loop_new_with_stop(sd_event_signal_handler_t stop, void *userdata, sd_event 
 struct loop_times {
 	uint64_t turns;
 	uint64_t longest_usec;
-	uint64_t longest_cpu_usec; /* of CPU time in that one turn; the rest of it was waiting */
+	uint64_t busiest_usec; /* the most CPU time of a turn, which need not be the longest one */
 };
 
 /* As sd_event_loop(3), with each turn measured; times is borrowed. */

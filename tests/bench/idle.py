@@ -94,7 +94,7 @@ def hundreds(node, image, out):
     used, since = sum(map(cpu_seconds, pids)), time.monotonic()
     time.sleep(SECONDS)
     used = sum(map(cpu_seconds, pids)) - used
-    found["cpu_ms_per_s"] = used / (time.monotonic() - since) / MANY * 1000
+    found["cpu_us_per_s"] = used / (time.monotonic() - since) / MANY * 1e6
     found["daemons_mib"] = daemons_mib(node)
     found["private_kib"] = private_per_task(pids[:MANY])
 
@@ -107,6 +107,6 @@ def hundreds(node, image, out):
     forget_stamps(out)
     found["starting_turn_ms"] = started["longest_us"] / 1000
     found["turn_ms"] = ended["longest_us"] / 1000
-    found["turn_cpu_ms"] = ended["cpu_us"] / 1000
+    found["turn_cpu_ms"] = ended["busiest_us"] / 1000
     found["commit_ms"] = ended["commit_us"] / 1000
     return found

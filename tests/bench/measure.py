@@ -66,8 +66,8 @@ def slope(points):
 
 # ecs-agent(8), SIGUSR1.
 FIGURES = re.compile(
-    r"(?P<tasks>\d+) tasks; (?P<turns>\d+) turns of the loop, the longest of (?P<longest_us>\d+) us"
-    r" \((?P<cpu_us>\d+) us of CPU time\); slowest commit of state: (?P<commit_us>\d+) us"
+    r"(?P<tasks>\d+) tasks; (?P<turns>\d+) turns of the loop, the longest of (?P<longest_us>\d+) us,"
+    r" the busiest of (?P<busiest_us>\d+) us of CPU time; slowest commit of state: (?P<commit_us>\d+) us"
 )
 
 
