@@ -33,8 +33,8 @@ FILES = {
 } | {f"/usr/libexec/ecs/ecs-{name}" for name in PROGRAMS}
 UNITS = {path.name.removesuffix(".in") for path in (PACKAGING / "systemd").glob("*.in")}
 CONFFILES = {"/etc/ecs/ecs.config", "/etc/logrotate.d/ecs-agent"}
-# Of Debian's alone: what keeps needrestart from stopping tasks.
-NEEDRESTART = {"/etc/needrestart/conf.d/ecs-agent.conf"}
+# Of Debian's alone: what keeps needrestart from stopping tasks, and the AppArmor profile of containers.
+OF_DEBIAN = {"/etc/needrestart/conf.d/ecs-agent.conf", "/etc/apparmor.d/ecs-default"}
 # In the order in which the daemons need each other.
 UPGRADE = ["ecs-metadata.service", "ecs-logs.path", "ecs-logs.service", "ecs-launcher.service", "ecs.service"]
 REMOVAL = ["ecs.service", "ecs-launcher.service", "ecs-tasks.service", "ecs-network --remove", "ecs-logs.path",
@@ -150,7 +150,7 @@ def listing(deb):
 
 
 def test_the_package_holds_what_an_installation_needs(deb):
-    expected = FILES | NEEDRESTART | {f"/lib/systemd/system/{name}" for name in UNITS}
+    expected = FILES | OF_DEBIAN | {f"/lib/systemd/system/{name}" for name in UNITS}
     files = {path.removesuffix(".gz") for path, (mode, _, _) in listing(deb).items() if mode[0] != "d"}
     files = {path for path in files if not path.startswith(("/usr/share/doc/", "/usr/share/lintian/"))}
     assert files == expected
@@ -183,7 +183,7 @@ def test_programs_are_hardened_and_stripped(installed):
 
 
 def test_configuration_is_kept_as_conffiles(scripts):
-    assert set((scripts / "conffiles").read_text().split()) == CONFFILES | NEEDRESTART
+    assert set((scripts / "conffiles").read_text().split()) == CONFFILES | OF_DEBIAN
 
 
 def test_lintian_has_nothing_to_say(deb):

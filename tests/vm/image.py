@@ -24,7 +24,7 @@ DISK_SIZE = "8G"
 
 # Everything that a package of ours or a test may want: apt in a guest without KVM is slow.
 HOST = """systemd systemd-sysv dbus udev linux-image-cloud-amd64 openssh-server iproute2 nftables curl
-    ca-certificates procps kmod busybox-static libcap2-bin logrotate"""
+    ca-certificates procps kmod busybox-static libcap2-bin logrotate apparmor"""
 DEPENDENCIES = """libcurl4 libjson-c5 libsystemd0 libcap2 libseccomp2 libsqlite3-0 libarchive13 zlib1g
     libzstd1 libisal2 libssl3 libnl-route-3-200 libnftables1 libmicrohttpd12 libwslay1"""
 # The integration tests, run in the guest, and file systems of volumes.
@@ -41,7 +41,7 @@ MASK = """apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_a
     sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount
     dev-hugepages.mount kmod-static-nodes.service modprobe@configfs.service
     modprobe@dm_mod.service modprobe@drm.service modprobe@efi_pstore.service
-    modprobe@fuse.service modprobe@loop.service"""
+    modprobe@fuse.service modprobe@loop.service apparmor.service"""
 DISABLE = "docker-registry.service nfs-server.service nfs-client.target rpcbind.service rpcbind.socket"
 
 MODULES = "virtio_pci virtio_blk"  # ext4 is built in; udev loads the rest
