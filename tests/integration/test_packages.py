@@ -16,7 +16,8 @@ PACKAGING = TOP / "packaging"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-PROGRAMS = ("agent", "image", "keeper", "launcher", "logs", "metadata", "network", "task")
+PROGRAMS = ("agent", "image", "keeper", "launcher", "logs", "metadata", "network", "task",
+            "volume")  # fmt: skip
 FILES = {
     "/etc/ecs/ecs.config",
     "/etc/logrotate.d/ecs-agent",
