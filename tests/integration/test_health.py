@@ -105,14 +105,16 @@ def test_output_is_bounded_and_always_text(task):
 
 
 def test_checks_end_with_the_container_and_start_anew(task):
-    start(task, shell("echo $$ >> /tmp/n; echo checked"), command="sleep 1", restart=True)
+    start(task, shell("echo $$ >> /tmp/n; echo checked"), restart=True)
     until(task, "HEALTHY")
+    task.call("signal", container="app", signal="SIGKILL")
     task.connection.event("exited", "app")
     assert task.call("state")["containers"][0]["health"]["status"] == "HEALTHY"
     task.call("start", container="app")
     first = task.connection.event("health", "app")
     assert first["status"] == "STARTING" and not {"exitCode", "output"} & set(first)
     until(task, "HEALTHY")
+    task.call("signal", container="app", signal="SIGKILL")
     task.connection.event("exited", "app")
     task.call("end")
 
