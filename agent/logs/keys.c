@@ -25,7 +25,9 @@
 #define RENEW_EVERY    (30 * 1000000ull)
 #define ANSWER_MAX     (10 * 1000000ull)
 #define TIMER_ACCURACY (100 * 1000ull)
-#define ENTRIES_KEPT   256 /* beyond this, entries without valid keys are dropped */
+/* Beyond this, entries are dropped that have no valid keys or were not asked for lately. */
+#define ENTRIES_KEPT 256
+#define UNUSED_USEC  (60 * 1000000ull)
 
 struct entry {
 	struct entry *next;
@@ -33,6 +35,7 @@ struct entry {
 	struct aws_keys *keys;
 	uint64_t seq;        /* of the question under way; 0: none */
 	uint64_t not_before; /* monotonic: when to ask again */
+	uint64_t used_usec;  /* monotonic: when somebody last asked for it */
 	bool wanted;         /* somebody waits for it */
 	struct backoff backoff;
 	bool unknown;      /* to ecs-metadata, by its last answer */
@@ -310,12 +313,14 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 
 static void drop_stale(struct log_keys *keys)
 {
+	uint64_t now = now_usec();
 	size_t n = 0;
 
 	for (struct entry **p = &keys->entries; *p;) {
 		struct entry *entry = *p;
+		bool is_used = entry_is_valid(entry) && now - entry->used_usec < UNUSED_USEC;
 
-		if (++n > ENTRIES_KEPT && !entry->seq && !entry_is_valid(entry)) {
+		if (++n > ENTRIES_KEPT && !entry->seq && !is_used) {
 			*p = entry->next;
 			entry_free(entry);
 		} else {
@@ -360,6 +365,7 @@ int log_keys_get(struct log_keys *keys, const char *id, struct aws_keys **ret, s
 	if (!entry)
 		return err_oom(err);
 	entry->wanted = true;
+	entry->used_usec = now_usec();
 	if (entry_is_due(entry) && entry->not_before <= now_usec())
 		ask(keys, entry);
 	arm(keys);
