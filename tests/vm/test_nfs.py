@@ -99,6 +99,7 @@ def test_a_server_that_hangs_holds_up_nobody_else(server):
     guest.standin.stop_task(late)
     guest.wait_task(late, "STOPPED")
     guest.wait_task(hung["arn"], "STOPPED")
+    assert "giving up requests of the task's volumes" in guest.journal_of_ours()
     guest.wait_clean()
     guest.run("nft delete table inet hang")
     wait_for(lambda: not volume_processes(guest), 60, lambda: "ecs-volume is left")
