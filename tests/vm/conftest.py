@@ -94,7 +94,7 @@ def guest(shared, request):
 
 def pytest_collection_modifyitems(items):
     """The shared host serves in this order: as it was installed first, as a copy in another instance last."""
-    order = ("host", "units", "cgroups_v2", "upgrade", "reboot")
+    order = ("host", "units", "cgroups_v2", "nfs", "upgrade", "reboot")
     items.sort(key=lambda item: order.index(name) if (name := item.path.stem.removeprefix("test_")) in order else -1)
 
 

@@ -51,6 +51,7 @@ def server(guest):
     )
     yield guest
     guest.run("nft delete table inet hang", check=False)
+    guest.run("systemctl stop nfs-server; rm -f /usr/sbin/mount.efs")
 
 
 def volume_processes(guest):
