@@ -36,9 +36,10 @@
  *
  * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and
  * /v1/credentials?id=<id>, the documents' paths; a credentials id of another task is refused as
- * unknown (400 InvalidIdInRequest). Root of the host may ask for the role of any task (route.h). After a restart, until "hello" was followed by
- * {"type":"complete"} (a request), a request for an unknown id or document waits for it, not quite
- * a second, and is answered 503 then rather than 400 or 404.
+ * unknown (400 InvalidIdInRequest). Root of the host may ask for the role of any task (route.h).
+ * After a restart, until "hello" was followed by {"type":"complete"} (a request), a request for an
+ * unknown id or document waits for it, not quite a second, and is answered 503 then rather than 400
+ * or 404.
  */
 #pragma once
 

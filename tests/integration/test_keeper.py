@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,6 +89,7 @@ class Service:
         return process
 
     def clean(self):
+        shutil.rmtree(self.dir)
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
