@@ -89,11 +89,11 @@ class Service:
         return process
 
     def clean(self):
-        shutil.rmtree(self.dir)
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait(10)
+        shutil.rmtree(self.dir)
         top = self.tree / self.name
         for _ in range(100):
             with contextlib.suppress(OSError):
