@@ -1221,7 +1221,7 @@ def test_host_ports_are_held_until_the_end(host):
 def test_without_a_setup_it_ends_with_the_connection(host):
     task = Task(host, setup=False)
     run_dir = host.run / "tasks" / task.id
-    assert task.call("state") == {"type": "state", "seq": 1, "ready": False, "containers": []}
+    assert task.call("state") == {"type": "state", "seq": 1, "ready": False, "containers": [], "volumes": []}
     with pytest.raises(RequestError, match='"create" before "setup"'):
         task.create(["/bin/true"])
     assert run_dir.exists()
