@@ -16,6 +16,7 @@
 
 #define RESCAN_USEC   20000
 #define SEGMENT_TRIES 16
+#define FOLDER_TRIES  16
 #define SEGMENT_MIN   4096
 
 DEFINE_CLEANUP(DIR *, closedir)
@@ -138,11 +139,36 @@ static uint64_t segment_max(uint64_t max_bytes)
 	return bytes < SPOOL_SEGMENT_BYTES ? bytes : SPOOL_SEGMENT_BYTES;
 }
 
+/* <task id>/<container>. The reader removes the task's directory when it has removed the last one
+ * in it: then -ENOENT. */
+static int try_folder(struct spool_writer *writer, int spool_fd,
+                      const struct spool_stream_options *options, struct err *err)
+{
+	_cleanup_close_ int task_fd =
+		open_directory(spool_fd, options->task_id, writer->gid, true, err);
+
+	if (task_fd < 0)
+		return task_fd;
+	writer->dir_fd = open_directory(task_fd, options->container, writer->gid, true, err);
+	return writer->dir_fd;
+}
+
+static int open_folder(struct spool_writer *writer, int spool_fd,
+                       const struct spool_stream_options *options, struct err *err)
+{
+	int r = -ENOENT;
+
+	for (int i = 0; i < FOLDER_TRIES && r == -ENOENT; i++)
+		r = try_folder(writer, spool_fd, options, err);
+	return r == -ENOENT ? err_set(err, r, "create spool directory %s/%s", options->task_id,
+	                              options->container)
+	                    : r;
+}
+
 int spool_writer_open(int spool_fd, const struct spool_stream_options *options,
                       struct spool_writer **ret, struct err *err)
 {
 	_cleanup_(spool_writer_freep) struct spool_writer *writer = NULL;
-	_cleanup_close_ int task_fd = -EBADF;
 	struct stat st;
 	int r;
 
@@ -157,12 +183,9 @@ int spool_writer_open(int spool_fd, const struct spool_stream_options *options,
 	if (fstat(spool_fd, &st) < 0)
 		return err_set(err, -errno, "stat the spool directory");
 	writer->gid = st.st_gid;
-	task_fd = open_directory(spool_fd, options->task_id, st.st_gid, true, err);
-	if (task_fd < 0)
-		return task_fd;
-	writer->dir_fd = open_directory(task_fd, options->container, st.st_gid, true, err);
-	if (writer->dir_fd < 0)
-		return writer->dir_fd;
+	r = open_folder(writer, spool_fd, options, err);
+	if (r < 0)
+		return r;
 
 	(void)unlinkat(writer->dir_fd, SPOOL_END_FILE, 0); /* goes on, if it had ended */
 	r = write_log_json(writer, options->log_json, options->log_json_len);

@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,8 +53,10 @@ static struct spool_writer *open_stream(const struct world *world, uint64_t max_
 		.blocking = blocking,
 	};
 	struct spool_writer *writer;
+	struct err err = {0};
 
-	assert_int_equal(spool_writer_open(world->spool_fd, &options, &writer, NULL), 0);
+	if (spool_writer_open(world->spool_fd, &options, &writer, &err) < 0)
+		fail_msg("%s", err.text);
 	return writer;
 }
 
@@ -406,6 +411,29 @@ static void test_end_all_ends_every_stream_and_can_be_repeated(void **state)
 	assert_int_not_equal(access("/tmp/end", F_OK), 0);
 }
 
+/* As it does after the last stream of a task, which another container may be about to follow. */
+static void test_a_reader_that_removes_the_tasks_directory_does_not_get_in_the_way(void **state)
+{
+	struct world *world = *state;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;) {
+			(void)unlinkat(world->spool_fd, "task", AT_REMOVEDIR);
+			usleep(500);
+		}
+	}
+	for (int i = 0; i < 1000; i++) {
+		spool_writer_free(open_stream(world, 1 << 20, true));
+		assert_int_equal(unlinkat(world->spool_fd, "task/app/" SPOOL_LOG_FILE, 0), 0);
+		assert_int_equal(unlinkat(world->spool_fd, "task/app", AT_REMOVEDIR), 0);
+	}
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -421,6 +449,7 @@ int main(void)
 		TEST(test_a_stream_goes_on_after_its_last_segment),
 		TEST(test_a_reader_that_deletes_gets_every_byte_in_order),
 		TEST(test_names_that_the_reader_took_are_passed_over_and_links_not_followed),
+		TEST(test_a_reader_that_removes_the_tasks_directory_does_not_get_in_the_way),
 		TEST(test_a_stream_that_is_a_link_is_refused),
 		TEST(test_a_full_disk_drops_and_goes_on),
 		TEST(test_end_all_ends_every_stream_and_can_be_repeated),
