@@ -50,7 +50,6 @@ def server(guest):
         "echo 1048576 >/proc/fs/nfsd/max_block_size && systemctl start nfs-server"
     )
     yield guest
-    guest.run("nft delete table inet hang", check=False)
     guest.run("systemctl stop nfs-server; rm -f /usr/sbin/mount.efs")
 
 
@@ -82,13 +81,28 @@ def test_tasks_share_a_file_system_and_the_host_sees_none_of_it(server):
     guest.wait_clean()
 
 
-def test_a_server_that_hangs_holds_up_nobody_else(server):
+@pytest.fixture
+def hang(server):
+    """Hangs the server; it answers again when called with False, and after the test."""
+    table = {"added": False}
+
+    def hang(wanted):
+        if wanted != table["added"]:
+            server.run(["nft", HANG if wanted else "delete table inet hang"])
+        table["added"] = wanted
+
+    yield hang
+    hang(False)
+
+
+def test_a_server_that_hangs_holds_up_nobody_else(server, hang):
     guest = server
-    # It keeps writing, and waits for the server uninterruptibly when that hangs.
-    write = "trap '' TERM; while :; do dd if=/dev/zero of=/efs/big bs=1M count=4 2>/dev/null; done"
+    # The open file has something to be written when it is closed, which waits uninterruptibly.
+    write = "trap '' TERM; exec 3>/efs/big; while :; do echo line >&3; sleep 0.1; done"
     containers, more = with_volume(guest, write, efs(), logs=None, stopTimeout=2)
     hung = guest.run_task(*containers, **more)
-    guest.run(["nft", HANG])
+    wait_for(lambda: guest.run("test -e /srv/nfs/big", check=False).returncode == 0, 60, lambda: "no file is open")
+    hang(True)
     containers, more = with_volume(guest, "true", efs(), logs=None)
     late = guest.standin.run_task(task(*containers, **more))
     guest.standin.stop_task(hung["arn"])
@@ -102,7 +116,7 @@ def test_a_server_that_hangs_holds_up_nobody_else(server):
     guest.wait_task(hung["arn"], "STOPPED")
     assert "giving up requests of the task's volumes" in guest.journal_of_ours()
     guest.wait_clean()
-    guest.run("nft delete table inet hang")
+    hang(False)
     wait_for(lambda: not volume_processes(guest), 60, lambda: "ecs-volume is left")
 
 
