@@ -298,8 +298,9 @@ class Node:
         wait_for(ended, 20, lambda: f"processes {self._pids_below(self._cgroup_dirs())} do not end")
 
     def _remove_network(self):
+        """Without a configuration nothing was started, and the default bridge is not ours."""
         program = programs_dir() / "ecs-network"
-        if program.exists():
+        if self.config_path.exists() and program.exists():
             subprocess.run(
                 [str(program), "--remove", "--config", str(self.config_path)],
                 env=self.environment("network"), check=False, capture_output=True,

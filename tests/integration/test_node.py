@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from controlplane.client import wait_for
+from controlplane.client import StandInError, wait_for
 from harness import images
 from harness.node import Node, programs_dir
 from harness.taskdef import container, task
@@ -44,6 +44,11 @@ def test_instance_credentials_come_from_imds(busybox):
         assert node.standin.wait_task(arn, "STOPPED")["containers"][0]["exitCode"] == 8
         assert node.standin.calls("imds")
         node.standin.assert_no_violations()
+
+
+def test_a_stand_in_that_does_not_start_says_why():
+    with pytest.raises(StandInError, match="unrecognized arguments: --no-such-option"):
+        Node(standin_options={"no_such_option": "1"})
 
 
 def test_a_second_instance_runs_beside_the_first(node, busybox):
