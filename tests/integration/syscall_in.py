@@ -6,6 +6,7 @@ import platform
 import signal
 
 import pytest
+from controlplane.client import wait_for
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -13,6 +14,7 @@ libc.ptrace.restype = ctypes.c_long
 
 SINGLESTEP, GETREGS, SETREGS, ATTACH, DETACH = 9, 12, 13, 16, 17
 WALL = 0x40000000
+SYSCALL = b"\x0f\x05"  # the instruction
 
 # Numbers of x86-64.
 GETPID, EXECVE, PTRACE, MOUNT, UNSHARE, KEYCTL = 39, 59, 101, 165, 272, 250
@@ -43,13 +45,29 @@ def _step(pid, registers):
     assert os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGTRAP
 
 
+def _attach(pid):
+    """Attach to it while it waits in a call, and not, as it may now and then, while it computes."""
+    _ptrace(ATTACH, pid)
+    os.waitpid(pid, WALL)
+    registers = Registers()
+    try:
+        _ptrace(GETREGS, pid, ctypes.byref(registers))
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            waits = os.pread(memory.fileno(), 2, registers.rip - 2) == SYSCALL
+    except BaseException:
+        _ptrace(DETACH, pid)
+        raise
+    if not waits:
+        _ptrace(DETACH, pid)
+    return waits
+
+
 def syscall_in(pid, number, *args):
     """The result, or the negative errno, of one call by a child that waits in another. All
     arguments are numbers."""
     if platform.machine() != "x86_64":
         pytest.skip("registers are known for x86-64 only")
-    _ptrace(ATTACH, pid)
-    os.waitpid(pid, WALL)
+    wait_for(lambda: _attach(pid), 20, f"process {pid} does not wait in a system call")
     try:
         before, during, after = Registers(), Registers(), Registers()
         _ptrace(GETREGS, pid, ctypes.byref(before))
