@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/config/checks.h"
 #include "agent/config/settings.h"
 #include "lib/fd.h"
 #include "lib/parse.h"
@@ -80,6 +81,8 @@ struct config *config_free(struct config *config)
 	for (size_t i = 0; i < config->image_cleanup_excluded.n; i++)
 		free(config->image_cleanup_excluded.items[i]);
 	free(config->image_cleanup_excluded.items);
+	free(config->allowed_host_paths);
+	free(config->userns_remap);
 	free(config->bridge_name);
 	free(config->bridge_subnet);
 	free(config->audit_log);
@@ -90,11 +93,19 @@ struct config *config_free(struct config *config)
 	return NULL;
 }
 
+static bool is_file_only(const char *name)
+{
+	for (size_t i = 0; i < n_settings; i++)
+		if (strcmp(settings[i].name, name) == 0)
+			return settings[i].is_file_only;
+	return false;
+}
+
 /* A value and where it is from; NULL if there is none. */
 static const char *find_value(const struct config *config, const char *name,
                               struct config_origin *ret)
 {
-	const char *value = getenv(name);
+	const char *value = is_file_only(name) ? NULL : getenv(name);
 
 	if (value && *value) {
 		ret->source = SOURCE_ENVIRONMENT;
@@ -152,6 +163,12 @@ static int warn_unsupported(struct config *config, const struct setting *setting
 	                   setting->note ? setting->note : "");
 }
 
+/* By the words of ecs-task, which are the same here. */
+static bool is_named(const struct setting *setting, const struct err *err)
+{
+	return strncmp(err->text, setting->name, strlen(setting->name)) == 0;
+}
+
 static int take_value(struct config *config, const struct setting *setting, const char *text,
                       struct err *err)
 {
@@ -162,12 +179,28 @@ static int take_value(struct config *config, const struct setting *setting, cons
 	r = setting_parse(config, setting, text, err);
 	if (r == -ENOMEM)
 		return err_oom(err);
+	if (r < 0 && setting->is_fatal && is_named(setting, err))
+		return r;
 	if (r < 0 && setting->is_fatal)
 		return err_prefix(err, r, "%s=%.128s", setting->name, text);
 	if (r < 0)
 		return config_warn(config, "%s=%s: %s; the default is used", setting->name, text,
 		                   err->text);
 	return 0;
+}
+
+/* It looks as if it were in force. */
+static int warn_of_environment(struct config *config, const struct setting *setting)
+{
+	const char *value = getenv(setting->name);
+	const char *of_file = envfile_get(config->file, setting->name);
+
+	if (!setting->is_file_only || !value || !*value || (of_file && strcmp(of_file, value) == 0))
+		return 0;
+	return config_warn(config,
+	                   "%s=%s in the environment has no effect: it is read from ecs.config "
+	                   "alone",
+	                   setting->name, value);
 }
 
 static int load_setting(struct config *config, size_t i, struct err *err)
@@ -177,6 +210,8 @@ static int load_setting(struct config *config, size_t i, struct err *err)
 	const char *value = find_value(config, setting->name, origin);
 	_cleanup_free_ char *text = value ? trimmed(value) : NULL;
 
+	if (warn_of_environment(config, setting) < 0)
+		return err_oom(err);
 	if (!value)
 		return 0;
 	if (!text)
@@ -274,6 +309,9 @@ static int load(struct config *config, struct err *err)
 		if (r < 0)
 			return r;
 	}
+	r = check_no_host_paths(envfile_get(config->file, "ECS_ALLOWED_HOST_PATHS"), err);
+	if (r < 0)
+		return r;
 	if (warn_of_unknown_names(config) < 0)
 		return err_oom(err);
 	combine(config);

@@ -1,11 +1,12 @@
 /*
  * The settings of a node: ecs.config and the environment, checked and typed.
  *
- * A variable of the process environment wins over the same line of ecs.config; an empty value is
- * no value. Bad values follow the agent that users know: most fall back to the default with a
- * warning, a few are fatal. Beyond that, a setting that this agent does not carry out, an unknown
- * ECS_ name in ecs.config, and a value that was changed to fit its range each give a warning that
- * names the variable: nothing is accepted and ignored in silence.
+ * A variable of the process environment wins over the same line of ecs.config, but for those that
+ * ecs-task reads from there by itself; an empty value is no value. Bad values follow the agent that
+ * users know: most fall back to the default with a warning, a few are fatal, and so are those that
+ * ecs-task would refuse every task for. Beyond that, a setting that this agent does not carry out,
+ * an unknown ECS_ name in ecs.config, and a value that was changed to fit its range each give a
+ * warning that names the variable: nothing is accepted and ignored in silence.
  */
 #pragma once
 
@@ -61,6 +62,10 @@ struct config {
 
 	/* What tasks may have. */
 	bool privileged_disabled;              /* ECS_DISABLE_PRIVILEGED */
+	bool host_pid_ipc_disabled;            /* ECS_DISABLE_HOST_PID_IPC (read by ecs-task) */
+	char *allowed_host_paths;              /* ECS_ALLOWED_HOST_PATHS (the same); NULL: any */
+	char *userns_remap;                    /* ECS_USERNS_REMAP (the same) */
+	bool userns_host_allowed;              /* ECS_USERNS_REMAP_ALLOW_HOST (the same) */
 	bool selinux_capable;                  /* ECS_SELINUX_CAPABLE */
 	bool apparmor_capable;                 /* ECS_APPARMOR_CAPABLE */
 	bool task_iam_role;                    /* ECS_ENABLE_TASK_IAM_ROLE */

@@ -83,7 +83,33 @@ const struct setting settings[] = {
 	STRING("ECS_DETAILED_OS_FAMILY", detailed_os_family, "LINUX"),
 
 	/* What tasks may have. */
-	BOOLEAN("ECS_DISABLE_PRIVILEGED", privileged_disabled, "false"),
+	{.name = "ECS_DISABLE_PRIVILEGED",
+         .kind = KIND_BOOL,
+         AT(privileged_disabled),
+         .is_fatal = true,
+         .default_text = "false"},
+	{.name = "ECS_DISABLE_HOST_PID_IPC",
+         .kind = KIND_BOOL,
+         AT(host_pid_ipc_disabled),
+         .is_fatal = true,
+         .is_file_only = true,
+         .default_text = "false"},
+	{.name = "ECS_ALLOWED_HOST_PATHS",
+         .kind = KIND_HOST_PATHS,
+         AT(allowed_host_paths),
+         .is_fatal = true,
+         .is_file_only = true},
+	{.name = "ECS_USERNS_REMAP",
+         .kind = KIND_USERNS_REMAP,
+         AT(userns_remap),
+         .is_fatal = true,
+         .is_file_only = true},
+	{.name = "ECS_USERNS_REMAP_ALLOW_HOST",
+         .kind = KIND_BOOL,
+         AT(userns_host_allowed),
+         .is_fatal = true,
+         .is_file_only = true,
+         .default_text = "false"},
 	BOOLEAN("ECS_SELINUX_CAPABLE", selinux_capable, "false"),
 	BOOLEAN("ECS_APPARMOR_CAPABLE", apparmor_capable, "false"),
 	BOOLEAN("ECS_ENABLE_TASK_IAM_ROLE", task_iam_role, "false"),
@@ -169,12 +195,8 @@ const struct setting settings[] = {
 	/* The agent itself. */
 	{.name = "ECS_LOGLEVEL", .kind = KIND_WORD, AT(log_level), .default_text = "info"},
 
-	/* Read where they are used: agent/task/policy, agent/config/registry_auth, lib/http,
-         * lib/aws_credentials, config_endpoint(). */
-	PASSED_ON("ECS_ALLOWED_HOST_PATHS"), /* from ecs.config, whatever the environment says */
-	PASSED_ON("ECS_USERNS_REMAP"),       /* the same */
-	PASSED_ON("ECS_USERNS_REMAP_ALLOW_HOST"),
-	PASSED_ON("ECS_DISABLE_HOST_PID_IPC"),
+	/* Read where they are used: agent/config/registry_auth, lib/http, lib/aws_credentials,
+         * config_endpoint(). */
 	PASSED_ON("ECS_ENGINE_AUTH_TYPE"),
 	PASSED_SECRET("ECS_ENGINE_AUTH_DATA"),
 	PASSED_SECRET("AWS_ACCESS_KEY_ID"),

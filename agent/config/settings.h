@@ -25,6 +25,8 @@ enum setting_kind {
 	KIND_PORT_RANGE,
 	KIND_RATE,
 	KIND_SUBNET,
+	KIND_HOST_PATHS,
+	KIND_USERNS_REMAP,
 	KIND_TEXT, /* passed on or unsupported: not parsed here */
 };
 
@@ -43,6 +45,7 @@ struct setting {
 	enum range_policy policy;
 	bool is_fatal; /* a bad value ends the start */
 	bool is_secret;
+	bool is_file_only; /* the environment does not count: root's programs read the file alone */
 	const char *default_text; /* as if it had been set to this */
 	const char *inert;        /* unsupported: the value that changes nothing */
 	const char *note;         /* what to do instead, for the warning */

@@ -1,4 +1,5 @@
 /* One value of a variable: from text to its member, and back to text for people. */
+#include "agent/config/checks.h"
 #include "agent/config/settings.h"
 
 #include <arpa/inet.h>
@@ -417,6 +418,22 @@ static int parse_subnet(struct config *config, const struct setting *setting, co
 	return replace_string(MEMBER(config, setting, char *), text);
 }
 
+static int parse_host_paths(struct config *config, const struct setting *setting, const char *text,
+                            struct err *err)
+{
+	int r = check_host_paths(text, err);
+
+	return r < 0 ? r : replace_string(MEMBER(config, setting, char *), text);
+}
+
+static int parse_userns_remap(struct config *config, const struct setting *setting,
+                              const char *text, struct err *err)
+{
+	int r = check_userns_remap(config, text, err);
+
+	return r < 0 ? r : replace_string(MEMBER(config, setting, char *), text);
+}
+
 int setting_parse(struct config *config, const struct setting *setting, const char *text,
                   struct err *err)
 {
@@ -449,6 +466,10 @@ int setting_parse(struct config *config, const struct setting *setting, const ch
 		return parse_rate(config, text, err);
 	case KIND_SUBNET:
 		return parse_subnet(config, setting, text, err);
+	case KIND_HOST_PATHS:
+		return parse_host_paths(config, setting, text, err);
+	case KIND_USERNS_REMAP:
+		return parse_userns_remap(config, setting, text, err);
 	case KIND_TEXT:
 		return 0;
 	}
@@ -505,6 +526,8 @@ void setting_print(const struct config *config, const struct setting *setting, F
 	case KIND_WORD:
 	case KIND_URL:
 	case KIND_SUBNET:
+	case KIND_HOST_PATHS:
+	case KIND_USERNS_REMAP:
 		text = *MEMBER(config, setting, char *);
 		fputs(text ? text : "", out);
 		break;

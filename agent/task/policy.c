@@ -128,6 +128,17 @@ int policy_read(const char *config, const char *state_dir, struct policy *ret, s
 	return 0;
 }
 
+int policy_check_host_paths(const char *text, struct err *err)
+{
+	struct policy policy = {};
+	int r = parse_host_paths(&policy, text, err);
+
+	if (r == 0)
+		r = add_own_paths(&policy, "", err);
+	policy_done(&policy);
+	return r;
+}
+
 void policy_done(struct policy *policy)
 {
 	for (size_t i = 0; i < policy->n_host_paths; i++)

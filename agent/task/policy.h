@@ -38,5 +38,8 @@ struct policy {
 int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err);
 void policy_done(struct policy *policy);
 
+/* What policy_read() says of this value of ECS_ALLOWED_HOST_PATHS. */
+int policy_check_host_paths(const char *text, struct err *err);
+
 /* path: absolute and resolved (no link, no ".."). Allocates nothing. */
 bool policy_allows_host_path(const struct policy *policy, const char *path);

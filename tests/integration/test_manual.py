@@ -120,7 +120,7 @@ def test_ecs_config_sets_nothing_by_itself():
 def test_each_line_of_ecs_config_is_taken_by_the_agent(tmp_path):
     """With all lines in force that have a value, --check-config has nothing to complain about."""
     path = tmp_path / "ecs.config"
-    path.write_text("".join(f"{name}={value}\n" for name, value in lines_of_config()))
+    path.write_text("".join(f"{name}={value}\n" for name, value in lines_of_config() if value))
     ran = subprocess.run(
         [program("ecs-agent"), "--check-config", "--config", str(path)],
         check=True, capture_output=True, text=True,

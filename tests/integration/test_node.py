@@ -136,6 +136,7 @@ def test_bad_settings_are_refused_by_name(tmp_path):
         ("ECS_INSTANCE_ATTRIBUTES={", "ECS_INSTANCE_ATTRIBUTES"),
         ('ECS_AVAILABLE_LOGGING_DRIVERS=["carrier-pigeon"]', "carrier-pigeon"),
         ("ECS_BRIDGE_SUBNET=banana", "banana"),
+        ("ECS_USERNS_REMAP=no-such-name", "a line such as no-such-name:100000:65536"),
     ):
         config = tmp_path / "ecs.config"
         config.write_text(line + "\n")
@@ -145,6 +146,22 @@ def test_bad_settings_are_refused_by_name(tmp_path):
         )  # fmt: skip
         assert run.returncode != 0, line
         assert word in run.stdout + run.stderr, run.stdout + run.stderr
+
+
+def test_a_host_that_cannot_remap_users_is_warned_of(tmp_path):
+    config = tmp_path / "ecs.config"
+    config.write_text("ECS_USERNS_REMAP=100000:65536\n")
+    for wrapper, word in (
+        (["setarch", os.uname().machine, "--uname-2.6"], "this is Linux 2.6."),
+        (["unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/sys/user/max_user_namespaces; exec \"$@\"", "-"],
+         "user.max_user_namespaces must be more than 0"),
+    ):  # fmt: skip
+        ran = subprocess.run(
+            [*wrapper, programs_dir() / "ecs-agent", "--check-config", "--config", config],
+            env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "ECS_USERNS_REMAP=100000:65536  (ecs.config line 1)\n" in ran.stdout
+        assert "warning: ECS_USERNS_REMAP" in ran.stdout and word in ran.stdout
 
 
 @contextlib.contextmanager

@@ -121,6 +121,33 @@ static void test_the_environment_wins_and_an_empty_value_is_none(void **state)
 	assert_null(config_warning(config, 0));
 }
 
+/* ecs-task does not see the environment, so neither must the agent. */
+static void test_the_environment_does_not_count_for_settings_of_the_file(void **state)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
+
+	(void)state;
+	setenv("ECS_DISABLE_HOST_PID_IPC", "true", 1);
+	setenv("ECS_ALLOWED_HOST_PATHS", "/srv", 1);
+	setenv("ECS_USERNS_REMAP", "100000:65536", 1);
+	assert_int_equal(load("ECS_ALLOWED_HOST_PATHS=/srv\nECS_USERNS_REMAP=false\n"
+	                      "ECS_USERNS_REMAP_ALLOW_HOST=true\n",
+	                      &config, NULL),
+	                 0);
+	unsetenv("ECS_DISABLE_HOST_PID_IPC");
+	unsetenv("ECS_ALLOWED_HOST_PATHS");
+	unsetenv("ECS_USERNS_REMAP");
+	assert_false(config->host_pid_ipc_disabled);
+	assert_true(config->userns_host_allowed);
+	assert_string_equal(config->allowed_host_paths, "/srv");
+	assert_string_equal(config->userns_remap, "false");
+	assert_string_equal(warning_of(config, "ECS_DISABLE_HOST_PID_IPC"),
+	                    "ECS_DISABLE_HOST_PID_IPC=true in the environment has no effect: it is "
+	                    "read from ecs.config alone");
+	assert_non_null(warning_of(config, "ECS_USERNS_REMAP=100000:65536 in the environment"));
+	assert_null(config_warning(config, 2));
+}
+
 static void test_bad_values_warn_and_leave_the_default(void **state)
 {
 	static const char *const lines[] = {
@@ -247,6 +274,16 @@ static void test_fatal_values_end_the_start_and_are_named(void **state)
 		const char *line, *want;
 	} cases[] = {
 		{"ECS_INSTANCE_ATTRIBUTES={\"a\":1}", "ECS_INSTANCE_ATTRIBUTES"},
+		{"ECS_DISABLE_PRIVILEGED=yes",
+	         "ECS_DISABLE_PRIVILEGED=yes: it takes true or false"},
+		{"ECS_DISABLE_HOST_PID_IPC=yes", "=yes: it takes true or false"},
+		{"ECS_USERNS_REMAP_ALLOW_HOST=yes", "=yes: it takes true or false"},
+		{"ECS_USERNS_REMAP=1000:65536", "must begin at 65536"},
+		{"ECS_USERNS_REMAP=100000:65535", "there must be 65536"},
+		{"ECS_USERNS_REMAP=no-such-name", "such as no-such-name:100000:65536"},
+		{"ECS_USERNS_REMAP=no such name", "must be true, false, default, FIRST:COUNT"},
+		{"ECS_ALLOWED_HOST_PATHS=/srv:data", "has \"data\"; it must be absolute"},
+		{"ECS_ALLOWED_HOST_PATHS=", "or, for any path, not be there"},
 		{"ECS_INSTANCE_ATTRIBUTES=a=b", "ECS_INSTANCE_ATTRIBUTES=a=b"},
 		{"ECS_CONTAINER_INSTANCE_TAGS=[]", "JSON object"},
 		{"ECS_AVAILABLE_LOGGING_DRIVERS=[\"awslog\"]", "no log driver 'awslog'"},
@@ -380,6 +417,7 @@ int main(void)
 		cmocka_unit_test(test_an_empty_file_means_the_documented_defaults),
 		cmocka_unit_test(test_values_of_the_file_are_typed),
 		cmocka_unit_test(test_the_environment_wins_and_an_empty_value_is_none),
+		cmocka_unit_test(test_the_environment_does_not_count_for_settings_of_the_file),
 		cmocka_unit_test(test_bad_values_warn_and_leave_the_default),
 		cmocka_unit_test(test_lists_are_separated_by_commas),
 		cmocka_unit_test(test_short_timeouts_become_their_minimum),
