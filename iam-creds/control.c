@@ -155,6 +155,8 @@ static int on_put_credentials(struct peer *peer, struct ipc_message *msg,
 			return r;
 	}
 	r = json_get_string(msg->body, "roleType", &role_type, err);
+	if (r == 0)
+		r = json_optional(json_get_bool(msg->body, "forMounts", &in.for_mounts, err));
 	if (r < 0)
 		return r;
 	if (role_type_from_string(role_type, &in.role_type) < 0)

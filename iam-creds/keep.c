@@ -177,6 +177,7 @@ static void restore_credentials(const struct snapshot_credentials *c, void *user
 		.task_id = c->role_type == ROLE_INSTANCE ? NULL : c->task_id,
 		.task_arn = c->role_type == ROLE_INSTANCE ? NULL : c->task_arn,
 		.role_type = c->role_type,
+		.for_mounts = c->for_mounts,
 	};
 	struct err err = {0};
 

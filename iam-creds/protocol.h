@@ -11,8 +11,11 @@
  *      cgroup is known.
  *  {"type":"put-credentials","seq":n,"credentialsId":"...","taskId":"..."|absent for "instance",
  *   "taskArn":"...","roleType":"TaskApplication"|"TaskExecution"|"Instance","roleArn":"...",
- *   "accessKeyId":"...","secretAccessKey":"...","sessionToken":"...","expiration":"<RFC 3339>"}
- *      Replaces those of the same id.
+ *   "accessKeyId":"...","secretAccessKey":"...","sessionToken":"...","expiration":"<RFC 3339>",
+ *   "forMounts":bool}
+ *      Replaces those of the same id. forMounts, for roleType TaskApplication only and false where
+ *      it is missing: the task has an EFS volume with IAM, so that processes of the host ask for
+ *      them (below).
  *  {"type":"remove-credentials","seq":n,"credentialsId":"..."}
  *  {"type":"serve","seq":n,"taskId":"...","container":"app"}     descriptor: endpoint socket
  *      Requests that arrive there are this container's. Serving one again replaces the socket.
@@ -36,7 +39,7 @@
  *
  * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and
  * /v1/credentials?id=<id>, the documents' paths; a credentials id of another task is refused as
- * unknown (400 InvalidIdInRequest). Root of the host may ask for the role of any task (route.h).
+ * unknown (400 InvalidIdInRequest). Root of the host may ask for those that are forMounts (route.h).
  * After a restart, until "hello" was followed by {"type":"complete"} (a request), a request for an
  * unknown id or document waits for it, not quite a second, and is answered 503 then rather than 400
  * or 404.

@@ -85,8 +85,8 @@ static const struct credentials *find_own(const struct store *store,
 	const struct container *container = request->container;
 
 	/* While not everything is known, a container could be taken for a process of the host. */
-	if (!container && request->is_host_root && store_is_complete(store) && c &&
-	    c->role_type == ROLE_TASK_APPLICATION && !c->task->released)
+	if (!container && request->is_host_root && store_is_complete(store) && c && c->for_mounts &&
+	    !c->task->released)
 		return c;
 	if (!container || container->task->released)
 		return NULL;

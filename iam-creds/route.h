@@ -16,9 +16,9 @@ struct route_config {
 
 struct route_request {
 	struct container *container; /* who asks; NULL: nobody we know (host network) */
-	/* Nobody we know, and root of the host: gets the credentials of any task's role whose id it
-	 * knows, as mount.efs and its watchdog do for a task. Such a process could take them from
-	 * the task's memory as well. */
+	/* Nobody we know, and root of the host: gets the role of a task that has an EFS volume with
+	 * IAM (credentials.for_mounts), and whose credentials id it knows: mount.efs asks so, and
+	 * from a service of its own the watchdog of amazon-efs-utils, as long as the task runs. */
 	bool is_host_root;
 	const char *path;        /* decoded */
 	const char *id_argument; /* "id" of the query; NULL if absent */

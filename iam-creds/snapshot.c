@@ -13,6 +13,8 @@ enum record_type {
 
 #define RECORD_HEAD 8
 
+#define CREDENTIALS_FOR_MOUNTS UINT64_C(1)
+
 /* Writing: a record that runs out of room is cut off again at its end. */
 
 struct record {
@@ -97,6 +99,7 @@ void snapshot_add_credentials(struct snapshot *snapshot, const struct credential
 	put_string(&record, c->task ? c->task->id : "");
 	put_string(&record, c->task_arn);
 	put_bytes(&record, body_bytes(c->body), body_len(c->body));
+	put_u64(&record, c->for_mounts ? CREDENTIALS_FOR_MOUNTS : 0);
 	record_end(&record);
 }
 
@@ -208,6 +211,7 @@ static void read_credentials(struct reader *reader, const struct snapshot_handle
 	c.task_id = get_string(reader);
 	c.task_arn = get_string(reader);
 	c.body = get_bytes(reader, &c.body_len);
+	c.for_mounts = reader->left > 0 && (get_u64(reader) & CREDENTIALS_FOR_MOUNTS);
 	if (role_type >= _ROLE_MAX)
 		reader->failed = true;
 	if (!reader->failed)

@@ -10,10 +10,15 @@
  * This has to stay so, or VERSION in vault.c has to change.
  *
  *   1 settings     u64 requestsPerSecond, u64 burst, cluster, containerInstanceArn
+ *
  *   2 credentials  u64 role type (TaskApplication 0, TaskExecution 1, Instance 2), id, task id (""
- * for Instance), task ARN, the JSON that containers get 3 endpoint     u64 cookie of the socket
- * (SO_COOKIE), task id, container; for the host's the task id is "" and the container
- * SNAPSHOT_HOST_LINK, or "" if it has no BPF link 4 cgroup       u64 cgroup2 id, task id, container
+ *                  for Instance), task ARN, the JSON that containers get, u64 flags (bit 0: for
+ *                  mounts; none where the record ends before them)
+ *
+ *   3 endpoint     u64 cookie of the socket (SO_COOKIE), task id, container; for the host's the
+ *                  task id is "" and the container SNAPSHOT_HOST_LINK, or "" if it has no BPF link
+ *
+ *   4 cgroup       u64 cgroup2 id, task id, container
  */
 #pragma once
 
@@ -51,6 +56,7 @@ struct snapshot_credentials {
 	enum role_type role_type;
 	const char *id, *task_id, *task_arn, *body;
 	size_t body_len;
+	bool for_mounts;
 };
 
 struct snapshot_handlers {

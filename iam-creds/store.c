@@ -464,6 +464,10 @@ static int check_input(const struct credentials_input *in, struct err *err)
 	if ((in->role_type == ROLE_INSTANCE) != (in->task_id == NULL))
 		return err_text(err, -EINVAL,
 		                "taskId must be given for roles of tasks, and for no other");
+	if (in->for_mounts && in->role_type != ROLE_TASK_APPLICATION)
+		return err_text(err, -EINVAL,
+		                "forMounts may be true for roleType TaskApplication only, not %s",
+		                role_type_to_string(in->role_type));
 	return 0;
 }
 
@@ -489,6 +493,7 @@ static int credentials_new(struct store *store, const struct credentials_input *
 	c->task = task_ref(task);
 	c->role_type = in->role_type;
 	c->expiration_realtime_usec = expiration;
+	c->for_mounts = in->for_mounts;
 	c->id = strdup(in->id);
 	c->task_arn = strdup(in->task_arn ? in->task_arn : "");
 	if (!c->id || !c->task_arn || build_body(in, &c->body) < 0)

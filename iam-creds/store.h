@@ -71,6 +71,7 @@ struct credentials_input {
 	const char *id, *task_id, *task_arn; /* task_id, task_arn: NULL for ROLE_INSTANCE */
 	enum role_type role_type;
 	const char *role_arn, *access_key_id, *secret_access_key, *session_token, *expiration;
+	bool for_mounts; /* of ROLE_TASK_APPLICATION: mount.efs asks for them on the host */
 };
 
 struct credentials {
@@ -79,6 +80,7 @@ struct credentials {
 	char *task_arn;    /* "" if none */
 	enum role_type role_type;
 	uint64_t expiration_realtime_usec;
+	bool for_mounts;
 	struct body *body; /* the JSON that containers get */
 };
 

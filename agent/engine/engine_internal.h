@@ -268,6 +268,8 @@ void supervisor_done(struct supervisor *supervisor);
 /* mounts.c */
 int mounts_init(struct engine_task *et);
 void mounts_free(struct engine_task *et);
+/* Is there one that is mounted with the role of the task. */
+bool mounts_need_task_role(const struct engine_task *et);
 /* Start what can start; true: the supervisor has all of them. */
 bool mounts_are_held(struct engine_task *et);
 /* The task is to stop: no more of those that are under way. */

@@ -64,9 +64,19 @@ static void on_put(int r, struct ipc_message *msg, const struct err *err, void *
 		engine_changed(et);
 }
 
+/* Does root of the host ask for them: mount.efs, for a volume of the task. */
+static bool are_for_mounts(struct engine *engine, const struct role_credential *credential)
+{
+	const struct engine_task *et = engine_find_id(engine, credential->task_id);
+
+	return et && strcmp(credential->role_type, "TaskApplication") == 0 &&
+	       mounts_need_task_role(et);
+}
+
 void metadata_put_credentials(struct engine *engine, struct role_credential *credential)
 {
 	struct json_object *body = NULL;
+	int r = 0;
 
 	if (!metadata_is_up(engine->metadata))
 		return;
@@ -78,7 +88,13 @@ void metadata_put_credentials(struct engine *engine, struct role_credential *cre
 	if (json_object_deep_copy(credential->message, &body, NULL) < 0)
 		return;
 	json_object_get(body);
-	if (metadata_request(engine->metadata, body, NULL, 0, on_put, engine) == 0)
+	if (are_for_mounts(engine, credential))
+		r = json_add_bool(body, "forMounts", true);
+	if (r == 0)
+		r = metadata_request(engine->metadata, body, NULL, 0, on_put, engine);
+	else
+		json_object_put(body);
+	if (r == 0)
 		role_credentials_sent(engine->credentials, credential);
 	json_wipe(body);
 	(void)json_to_text(body, NULL);

@@ -55,6 +55,14 @@ int mounts_init(struct engine_task *et)
 	return 0;
 }
 
+bool mounts_need_task_role(const struct engine_task *et)
+{
+	for (size_t i = 0; i < et->n_mounts; i++)
+		if (volume_needs_task_role(et->mounts[i].volume))
+			return true;
+	return false;
+}
+
 static void reset(struct engine_mount *mount)
 {
 	mount->peer = peer_free(mount->peer);

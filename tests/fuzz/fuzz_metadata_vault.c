@@ -29,6 +29,7 @@ static void on_credentials(const struct snapshot_credentials *c, void *userdata)
 		.task_id = c->role_type == ROLE_INSTANCE ? NULL : c->task_id,
 		.task_arn = c->task_arn,
 		.role_type = c->role_type,
+		.for_mounts = c->for_mounts,
 	};
 
 	assert(strlen(c->body) == c->body_len);

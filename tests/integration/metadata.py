@@ -10,12 +10,15 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+
+import pytest
 
 from builddir import program
 from harness.service_manager import ServiceManager
@@ -122,6 +125,51 @@ class Namespace:
     def remove_from(self, metadata):
         metadata.namespaces.remove(self)
         self.remove()
+
+
+def cgroup2_top():
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    tops = [m[1] for m in mounts if m[2] == "cgroup2"]
+    if not tops:
+        pytest.skip("no cgroup2 is mounted")
+    return tops[0]
+
+
+class Cgroup2:
+    def __init__(self, name=None, parent=None):
+        top = parent.path if parent else Path(cgroup2_top())
+        self.path = top / (name or f"ecsm-{uuid.uuid4().hex[:8]}")
+        self.path.mkdir()
+
+    @property
+    def id(self):
+        return self.path.stat().st_ino
+
+    def remove(self):
+        wait_for(lambda: not (self.path / "cgroup.procs").read_text())
+        self.path.rmdir()
+
+    def fetch(self, namespace, path, user=0, then="pass"):
+        """The status of a request by a process in the cgroup, which does then when it has connected."""
+        done = namespace.exec(sys.executable, "-c", FETCH, str(self.path), path, str(user), then)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+
+FETCH = """
+import http.client, os, sys
+cgroup, path, user, then = sys.argv[1:]
+def enter(cgroup):
+    with open(cgroup + "/cgroup.procs", "w") as f:
+        f.write("0")
+enter(cgroup)
+os.setuid(int(user))
+c = http.client.HTTPConnection("169.254.170.2", 80, timeout=20)
+c.connect()
+exec(then)
+c.request("GET", path)
+print(c.getresponse().status)
+"""
 
 
 class Control:

@@ -18,7 +18,7 @@ import pytest
 
 import syscall_in
 from builddir import needs_root
-from metadata import ADDRESS, Control, Metadata, libc, run, wait_for
+from metadata import ADDRESS, Cgroup2, Control, Metadata, libc, run, wait_for
 from users import uid
 
 pytestmark = needs_root
@@ -249,72 +249,65 @@ def test_a_neighbour_that_routes_to_the_endpoint_is_closed(complete):
     assert task.get("/v2/credentials/c1")[0] == 200
 
 
-class Cgroup2:
-    def __init__(self):
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-        tops = [m[1] for m in mounts if m[2] == "cgroup2"]
-        if not tops:
-            pytest.skip("no cgroup2 is mounted")
-        self.path = Path(tops[0]) / f"ecsm-{uuid.uuid4().hex[:8]}"
-        self.path.mkdir()
-
-    @property
-    def id(self):
-        return self.path.stat().st_ino
-
-
-FETCH = """
-import http.client, os, sys
-with open(sys.argv[1] + "/cgroup.procs", "w") as f:
-    f.write("0")
-if len(sys.argv) > 3:
-    os.setuid(int(sys.argv[3]))
-c = http.client.HTTPConnection("169.254.170.2", 80, timeout=20)
-c.request("GET", sys.argv[2])
-r = c.getresponse()
-print(r.status, r.read().decode())
-"""
+@pytest.fixture
+def cgroups():
+    made = [Cgroup2() for _ in range(3)]
+    yield made
+    for cgroup in made:
+        cgroup.remove()
 
 
 @pytest.fixture
-def cgroups():
-    made = [Cgroup2(), Cgroup2(), Cgroup2()]
-    yield made
-    for cgroup in made:
-        wait_for(lambda: not (cgroup.path / "cgroup.procs").read_text())
-        cgroup.path.rmdir()
-
-
-def test_in_host_mode_the_cgroup_tells_who_is_asking(stopped, cgroups):
+def host(stopped):
+    """Its network namespace is the host's."""
     host = stopped.namespace()
     stopped.start(namespace=host)
     stopped.control.ok(type="complete")
     with host.listen() as s:
         stopped.control.ok([s], type="serve-host")
     assert stopped.control.send(type="hello")["host"] is True
-    *known, stranger = cgroups
-    for i, cgroup in enumerate(known, 1):
-        stopped.put(f"c{i}", f"t{i}")
+    return host
+
+
+def test_in_host_mode_the_cgroup_tells_who_is_asking(stopped, host, cgroups):
+    for i, cgroup in enumerate(cgroups[:2], 1):
+        stopped.put(f"c{i}", f"t{i}", forMounts=True)
         stopped.control.ok(type="host-container", taskId=f"t{i}", container="app", cgroupId=cgroup.id)
-
-    def fetch(cgroup, path, uid="0"):
-        done = host.exec(sys.executable, "-c", FETCH, str(cgroup.path), path, uid)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()[0]
-
-    assert fetch(cgroups[0], "/v2/credentials/c1") == "200"
-    assert fetch(cgroups[0], "/v2/credentials/c2") == "400"
-    assert fetch(cgroups[1], "/v2/credentials/c2") == "200"
-    assert fetch(cgroups[1], "/v2/credentials/c1") == "400"
-    # Processes of the host: mount.efs asks as root for the role of a task, and nobody else may.
-    stopped.put("x1", "t1", "TaskExecution")
-    assert fetch(stranger, "/v2/credentials/c1") == "200"
-    assert fetch(stranger, "/v2/credentials/x1") == "400"
-    assert fetch(stranger, "/v2/credentials/unknown") == "400"
-    assert fetch(stranger, "/v2/credentials/c1", "65534") == "400"
+    assert cgroups[0].fetch(host, "/v2/credentials/c1") == 200
+    assert cgroups[0].fetch(host, "/v2/credentials/c2") == 400
+    assert cgroups[1].fetch(host, "/v2/credentials/c2") == 200
+    assert cgroups[1].fetch(host, "/v2/credentials/c1") == 400
     stopped.control.ok(type="release", taskId="t1")
-    assert fetch(cgroups[0], "/v2/credentials/c1") == "400"
-    assert fetch(stranger, "/v2/credentials/c1") == "400"
+    assert cgroups[0].fetch(host, "/v2/credentials/c1") == 400
+
+
+def test_root_of_the_host_gets_roles_for_mounts_alone(stopped, host, cgroups):
+    service = cgroups[0]
+    stopped.put("c1", "t1", forMounts=True)
+    stopped.put("c2", "t2")
+    stopped.put("c3", "t3", forMounts=False)
+    stopped.put("x1", "t1", "TaskExecution")
+    stopped.put("instance", task=None, role_type="Instance", taskArn=None)
+    assert service.fetch(host, "/v2/credentials/c1") == 200
+    for other in ("c2", "c3", "x1", "instance", "unknown"):
+        assert service.fetch(host, f"/v2/credentials/{other}") == 400, other
+    assert service.fetch(host, "/v2/credentials/c1", user=65534) == 400
+    # It may change with the task's next credentials.
+    stopped.put("c1", "t1")
+    assert service.fetch(host, "/v2/credentials/c1") == 400
+    stopped.put("c1", "t1", forMounts=True)
+    assert service.fetch(host, "/v2/credentials/c1") == 200
+    stopped.control.ok(type="release", taskId="t1")
+    assert service.fetch(host, "/v2/credentials/c1") == 400
+    assert stopped.control.refused(**PUT_EXECUTION, forMounts=True)[0] == "EINVAL"
+    assert "forMounts" in stopped.control.refused(**PUT_EXECUTION, forMounts="yes")[1]
+
+
+PUT_EXECUTION = {
+    "type": "put-credentials", "credentialsId": "x2", "taskId": "t2", "roleType": "TaskExecution",
+    "roleArn": "r", "accessKeyId": "k", "secretAccessKey": "s", "sessionToken": "t",
+    "expiration": "2036-07-01T10:00:00Z",
+}
 
 
 # Restarts

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from builddir import needs_root
 from harness.service_manager import Stored
-from metadata import ADDRESS, Metadata, wait_for
+from metadata import ADDRESS, Cgroup2, Metadata, wait_for
 from users import uid
 
 pytestmark = needs_root
@@ -53,10 +53,10 @@ def memory(metadata):
     return found
 
 
-def restart(metadata, how=signal.SIGKILL):
+def restart(metadata, how=signal.SIGKILL, **more):
     status = metadata.stop(how)
     assert status == (0 if how == signal.SIGTERM else -how)
-    metadata.start()
+    metadata.start(**more)
 
 
 def hello(metadata):
@@ -247,32 +247,43 @@ def test_many_waiting_requests_are_let_go_at_the_end(complete):
 # What is kept, and what is not
 
 
-def test_everything_of_a_host_with_tasks_comes_back(stopped):
+@pytest.fixture
+def service():
+    cgroup = Cgroup2()
+    yield cgroup
+    cgroup.remove()
+
+
+def test_everything_of_a_host_with_tasks_comes_back(stopped, service):
     host = stopped.namespace()
     stopped.start(namespace=host)
     with host.listen() as s, open("/dev/null", "rb") as link:
         stopped.control.ok([s, link], type="serve-host")
     stopped.control.ok(type="host-container", taskId="th", container="web", cgroupId=4711)
     spaces = {(t, c): stopped.serve(t, c) for t in ("t1", "t2") for c in ("app", "side" + "x" * 251)}
-    stopped.put("c1", "t1")
+    stopped.put("c1", "t1", forMounts=True)
     stopped.put("c2", "t2", role_type="TaskExecution")
+    stopped.put("c3", "t2")
     stopped.put("instance", task=None, role_type="Instance", taskArn=None)
     audit = stopped.dir / "audit.log"
     with open(audit, "ab") as file:
         stopped.control.ok([file], type="configure", cluster="blue", containerInstanceArn="arn:ci",
                            requestsPerSecond=7, burst=9)
     stopped.manager.wait(lambda m: m.names() == ["1", "2", "3", "4", "audit", "host", "link", "memory"])
-    restart(stopped)
+    restart(stopped, namespace=host)
     assert hello(stopped) == {
         "tasks": wait_any_order(hello(stopped)["tasks"], ["t1", "t2", "th"]),
         "served": {"th": ["web"], **{t: wait_any_order(hello(stopped)["served"][t],
                                                        [c for (k, c) in spaces if k == t])
                                      for t in ("t1", "t2")}},
-        "credentials": ["c1", "c2", "instance"], "host": True,
+        "credentials": ["c1", "c2", "c3", "instance"], "host": True,
     }
     for (task, _), ns in spaces.items():
         assert ns.get(f"/v2/credentials/c{task[1]}")[0] == 200
         assert ns.get(f"/v2/credentials/c{3 - int(task[1])}")[0] == 503, "a neighbour's"
+    stopped.control.ok(type="complete")
+    assert (service.fetch(host, "/v2/credentials/c1"), service.fetch(host, "/v2/credentials/c3")) == (200, 400), \
+        "of the two only one is for root of the host"
     assert "blue arn:ci" in wait_for(audit.read_text)
     stopped.control.ok(type="documents", taskId="t1", documents={"/v4/e1": {}})
     limit = spaces[("t1", "app")].get("/v4/e1")[2]["X-Rate-Limit-Limit"]

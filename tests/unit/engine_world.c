@@ -51,6 +51,7 @@ enum role {
 	ROLE_IMAGE,
 	ROLE_NETWORK,
 	ROLE_METADATA,
+	ROLE_VOLUME, /* says nothing */
 };
 
 struct fake_peer {
@@ -534,13 +535,15 @@ static void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg,
 	struct world_private *p = peer->world->private;
 	struct json_object *body, *tasks;
 	const char *container = json_text(msg->body, "container");
-	bool all = false;
+	bool all = false, for_mounts = false;
 
 	(void)json_get_bool(msg->body, "all", &all, NULL);
+	(void)json_get_bool(msg->body, "forMounts", &for_mounts, NULL);
 	if (container)
 		note(peer->world, "%s:%s", type, container);
 	else if (json_text(msg->body, "credentialsId"))
-		note(peer->world, "%s:%s", type, json_text(msg->body, "credentialsId"));
+		note(peer->world, "%s:%s%s", type, json_text(msg->body, "credentialsId"),
+		     for_mounts ? "+mounts" : "");
 	else
 		note(peer->world, "%s%s", type, all ? "-all" : "");
 
@@ -712,6 +715,9 @@ static int on_launcher_accept(sd_event_source *source, int fd, uint32_t events, 
 		(void)add_peer(world, conn, ROLE_IMAGE, NULL);
 	} else if (strcmp(line, "network") == 0) {
 		(void)add_peer(world, conn, ROLE_NETWORK, NULL);
+	} else if (strcmp(line, "volume") == 0) {
+		note(world, "volume");
+		(void)add_peer(world, conn, ROLE_VOLUME, NULL);
 	} else {
 		fail_msg("launcher was asked for '%s'", line);
 	}

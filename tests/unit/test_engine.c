@@ -687,6 +687,40 @@ static void test_credentials_are_put_before_the_start_and_acknowledged(void **st
 	assert_int_equal(world_count(world, "credentials-ack:c-1"), 1);
 }
 
+#define EFS_VOLUME(iam)                                                                            \
+	",\"volumes\":[{\"name\":\"v\",\"type\":\"efs\",\"efsVolumeConfiguration\":{"              \
+	"\"fileSystemId\":\"fs-01234567\",\"transitEncryption\":\"ENABLED\","                      \
+	"\"authorizationConfig\":{\"iam\":\"" iam "\"}}}]"
+
+static void test_role_of_a_task_that_mounts_with_iam_is_put_for_mounts(void **state)
+{
+	static const char point[] =
+		",\"mountPoints\":[{\"sourceVolume\":\"v\",\"containerPath\":\"/v\"}]";
+	struct world *world = *state;
+	char more[1024];
+
+	snprintf(more, sizeof(more), "%s" EFS_VOLUME("ENABLED"), roles);
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", point), more));
+	world_wait_word(world, "volume", 1);
+	assert_true(world_is_before(world, "put-credentials:c-1+mounts", "volume"));
+	world_restart_metadata(world);
+	world_wait_word(world, "put-credentials:c-1+mounts", 2);
+	assert_int_equal(world_count(world, "put-credentials:c-1"), 0);
+}
+
+static void test_role_of_a_task_that_mounts_without_iam_is_its_own(void **state)
+{
+	static const char point[] =
+		",\"mountPoints\":[{\"sourceVolume\":\"v\",\"containerPath\":\"/v\"}]";
+	struct world *world = *state;
+	char more[1024];
+
+	snprintf(more, sizeof(more), "%s" EFS_VOLUME("DISABLED"), roles);
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", point), more));
+	world_wait_word(world, "put-credentials:c-1", 1);
+	assert_int_equal(world_count(world, "put-credentials:c-1+mounts"), 0);
+}
+
 static void test_role_is_not_put_where_task_roles_are_off(void **state)
 {
 	struct world *world = *state;
@@ -1289,6 +1323,8 @@ int main(void)
 		TEST(test_invalid_task_is_reported_and_the_payload_not_acknowledged),
 		TEST(test_repeated_payload_is_acknowledged_and_starts_nothing),
 		TEST(test_credentials_are_put_before_the_start_and_acknowledged),
+		TEST(test_role_of_a_task_that_mounts_with_iam_is_put_for_mounts),
+		TEST(test_role_of_a_task_that_mounts_without_iam_is_its_own),
 		TEST(test_role_is_not_put_where_task_roles_are_off),
 		TEST(test_no_secret_is_in_the_store),
 		TEST(test_restarted_metadata_gets_everything_again),

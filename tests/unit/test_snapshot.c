@@ -119,6 +119,44 @@ static void test_what_was_written_is_read(void **state)
 	assert_int_equal(a->expiration_realtime_usec, b->expiration_realtime_usec);
 }
 
+static void note_for_mounts(const struct snapshot_credentials *c, void *userdata)
+{
+	(void)userdata;
+	hear("%s %d\n", c->id, c->for_mounts);
+}
+
+static void test_credentials_of_an_older_process_are_for_no_mounts(void **state)
+{
+	static const struct snapshot_handlers noting = {.credentials = note_for_mounts};
+	_cleanup_(store_freep) struct store *store = NULL;
+	struct snapshot snapshot = {.bytes = bytes, .size = sizeof(bytes)};
+	struct credentials_input in = input;
+	uint32_t length;
+
+	(void)state;
+	assert_int_equal(store_new(&store), 0);
+	in.role_type = ROLE_TASK_APPLICATION;
+	assert_int_equal(store_put_credentials(store, &in, NULL), 0);
+	in.id = "id-2";
+	in.for_mounts = true;
+	assert_int_equal(store_put_credentials(store, &in, NULL), 0);
+	snapshot_add_credentials(&snapshot, store_find_credentials(store, "id-1"));
+	snapshot_add_credentials(&snapshot, store_find_credentials(store, "id-2"));
+	heard[0] = '\0';
+	assert_int_equal(snapshot_read(bytes, snapshot.len, &noting, NULL, NULL), 0);
+	assert_string_equal(heard, "id-1 0\nid-2 1\n");
+
+	/* Its records end before the flags. */
+	snapshot.len = 0;
+	snapshot_add_credentials(&snapshot, store_find_credentials(store, "id-2"));
+	memcpy(&length, bytes + 4, sizeof(length));
+	length -= 8;
+	memcpy(bytes + 4, &length, sizeof(length));
+	heard[0] = '\0';
+	assert_int_equal(snapshot_read(bytes, snapshot.len - 8, &noting, NULL, NULL), 0);
+	assert_string_equal(heard, "id-2 0\n");
+}
+
 static void test_what_does_not_fit_is_left_out_whole(void **state)
 {
 	_cleanup_(store_freep) struct store *store = NULL;
@@ -213,6 +251,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_was_written_is_read),
+		cmocka_unit_test(test_credentials_of_an_older_process_are_for_no_mounts),
 		cmocka_unit_test(test_what_does_not_fit_is_left_out_whole),
 		cmocka_unit_test(test_what_is_cut_off_is_an_error_unless_between_records),
 		cmocka_unit_test(test_newer_records_and_members_are_passed_over),

@@ -56,9 +56,12 @@ static void test_new_credentials_replace_those_of_the_same_id(void **state)
 
 	assert_int_equal(store_put_credentials(*state, &input, NULL), 0);
 	before = body_ref(store_find_credentials(*state, "id-1")->body);
+	assert_false(store_find_credentials(*state, "id-1")->for_mounts);
 	later.access_key_id = "ASIA2";
+	later.for_mounts = true;
 	assert_int_equal(store_put_credentials(*state, &later, NULL), 0);
 	assert_non_null(strstr(body_bytes(store_find_credentials(*state, "id-1")->body), "ASIA2"));
+	assert_true(store_find_credentials(*state, "id-1")->for_mounts);
 	assert_null(store_credentials_at(*state, 1));
 	/* A connection that still sends the old ones keeps them. */
 	assert_non_null(strstr(body_bytes(before), "ASIA1"));
@@ -68,14 +71,14 @@ static void test_new_credentials_replace_those_of_the_same_id(void **state)
 static void test_bad_credentials_are_refused_without_their_values(void **state)
 {
 	static char long_value[STORE_VALUE_MAX + 2], long_id[STORE_ID_MAX + 2];
-	struct credentials_input cases[8];
+	struct credentials_input cases[9];
 	static const char *const says[] = {"credentialsId",   "credentialsId", "credentialsId",
 	                                   "secretAccessKey", "expiration",    "taskId",
-	                                   "taskId",          "sessionToken"};
+	                                   "taskId",          "sessionToken",  "forMounts"};
 
 	memset(long_value, 'x', sizeof(long_value) - 1);
 	memset(long_id, 'x', sizeof(long_id) - 1);
-	for (size_t i = 0; i < 8; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		cases[i] = input;
 	cases[0].id = "";
 	cases[1].id = "a b";
@@ -85,7 +88,9 @@ static void test_bad_credentials_are_refused_without_their_values(void **state)
 	cases[5].task_id = NULL;
 	cases[6].role_type = ROLE_INSTANCE;
 	cases[7].session_token = long_value;
-	for (size_t i = 0; i < 8; i++) {
+	cases[8].role_type = ROLE_TASK_EXECUTION;
+	cases[8].for_mounts = true;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct err err = {0};
 
 		print_message("row %zu\n", i);

@@ -137,6 +137,13 @@ def test_what_needs_efs_utils_is_done_by_mount_efs_or_refused(server):
     assert before == "rw,tls,tlsport=20049,iam" and uri and after.endswith(",accesspoint=fsap-0123456789abcdef0")
     assert json.loads(guest.output("cat /root/mount.efs.credentials"))["AccessKeyId"]
     assert place in guest.output("cat /proc/mounts"), "its watchdog looks for it"
+    plain = guest.run_task(
+        guest.container("echo $AWS_CONTAINER_CREDENTIALS_RELATIVE_URI; " + IDLE, logs="plain"))  # fmt: skip
+    (other,) = guest.wait_logs(lambda lines: len(lines) == 1, "plain")
+    ask = "curl --silent --output /dev/null --write-out '%{http_code}' http://169.254.170.2"
+    assert guest.output(f"{ask}/v2/credentials/{after.split(',')[0]}") == "200", "the watchdog is in a service of its own"
+    assert guest.output(ask + other) == "400", "a role that nothing is mounted with is its task's alone"
+    guest.standin.stop_task(plain["arn"])
     # The reaper finds what a holder that was killed has left.
     guest.run("pkill -KILL -x ecs-volume")
     guest.standin.stop_task(running["arn"])
