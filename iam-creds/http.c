@@ -179,7 +179,7 @@ static void add_rate_headers(const struct connection *c, struct MHD_Response *re
 {
 	char limit[32];
 
-	snprintf(limit, sizeof(limit), "%.2f", (double)c->http->rates.metadata.per_second);
+	snprintf(limit, sizeof(limit), "%.2f", (double)c->http->config.metadata.per_second);
 	(void)MHD_add_response_header(response, "X-Rate-Limit-Limit", limit);
 	(void)MHD_add_response_header(response, "X-Rate-Limit-Duration", "1");
 	(void)MHD_add_response_header(response, "X-Rate-Limit-Request-Remote-Addr", c->remote);
@@ -238,7 +238,7 @@ static void audit(struct connection *c, const struct answer *answer, const char 
 }
 
 struct container *http_find_caller(struct http *http, int fd, const struct sockaddr_in *peer,
-                                   bool *ret_is_root)
+                                   uint64_t *ret_root_cgroup_id)
 {
 	struct container *container;
 	struct sockaddr_in local;
@@ -247,7 +247,7 @@ struct container *http_find_caller(struct http *http, int fd, const struct socka
 	uid_t uid;
 	int r;
 
-	*ret_is_root = false;
+	*ret_root_cgroup_id = 0;
 	if (getsockname(fd, (struct sockaddr *)&local, &n) < 0)
 		return NULL;
 	r = caller_cgroup(http->diag_fd, peer, &local, &id, &uid);
@@ -256,7 +256,8 @@ struct container *http_find_caller(struct http *http, int fd, const struct socka
 		return NULL;
 	}
 	container = store_find_cgroup(http->store, id);
-	*ret_is_root = !container && uid == 0 && id != CALLER_ROOT_CGROUP;
+	if (!container && uid == 0 && id != CALLER_ROOT_CGROUP)
+		*ret_root_cgroup_id = id;
 	return container;
 }
 
@@ -270,7 +271,7 @@ static void identify_again(struct connection *c)
 	    n != sizeof(peer))
 		return;
 	connection_task(c)->n_connections--;
-	c->container = container_ref(http_find_caller(c->http, c->fd, &peer, &c->is_host_root));
+	c->container = container_ref(http_find_caller(c->http, c->fd, &peer, &c->root_cgroup_id));
 	connection_task(c)->n_connections++;
 }
 
@@ -347,13 +348,13 @@ static enum MHD_Result answer_request(struct http *http, struct connection *c, c
 		identify_again(c);
 	request = (struct route_request){
 		.container = c->container,
-		.is_host_root = c->is_host_root,
+		.root_cgroup_id = c->root_cgroup_id,
 		.path = path,
 		.id_argument = MHD_lookup_connection_value(c->mhd, MHD_GET_ARGUMENT_KIND, "id"),
 		.is_repeated = c->wait_until_usec != 0,
 		.now_usec = now_usec(),
 		.now_realtime_usec = now_realtime_usec()};
-	if (route_answer(http->store, &http->rates, http->strangers, &request, &answer) < 0)
+	if (route_answer(http->store, &http->config, http->strangers, &request, &answer) < 0)
 		return MHD_NO;
 	if (answer.not_yet && wait_for_news(c, request.now_usec)) {
 		answer_done(&answer);
@@ -477,7 +478,7 @@ static int start_mhd(struct http *http, struct err *err)
 	return r < 0 ? err_set(err, r, "put libmicrohttpd on the event loop") : 0;
 }
 
-int connection_add(struct http *http, struct container *container, bool is_host_root, int fd,
+int connection_add(struct http *http, struct container *container, uint64_t root_cgroup_id, int fd,
                    const struct sockaddr_in *peer)
 {
 	struct connection *c = calloc(1, sizeof(*c));
@@ -488,7 +489,7 @@ int connection_add(struct http *http, struct container *container, bool is_host_
 	}
 	*c = (struct connection){.http = http,
 	                         .container = container_ref(container),
-	                         .is_host_root = is_host_root,
+	                         .root_cgroup_id = root_cgroup_id,
 	                         .fd = fd,
 	                         .deadline_usec = now_usec() + HTTP_REQUEST_USEC};
 	snprintf(c->remote, sizeof(c->remote), "%s:%u", inet_ntoa(peer->sin_addr),
@@ -514,12 +515,17 @@ int connection_add(struct http *http, struct container *container, bool is_host_
 
 void http_set_rates(struct http *http, const struct bucket_rate *metadata)
 {
-	http->rates.metadata = *metadata;
+	http->config.metadata = *metadata;
 }
 
 const struct bucket_rate *http_rates(const struct http *http)
 {
-	return &http->rates.metadata;
+	return &http->config.metadata;
+}
+
+void http_set_host(struct http *http, struct host_cgroups *host)
+{
+	http->config.host = host;
 }
 
 /* The end */
@@ -600,7 +606,7 @@ int http_new(sd_event *loop, struct store *store, struct audit *a, struct fdstor
 	http->audit = a;
 	http->fdstore = fdstore;
 	http->diag_fd = -EBADF;
-	http->rates =
+	http->config =
 		(struct route_config){.metadata = default_rate, .credentials = credentials_rate};
 	LIST_INIT(&http->listeners);
 	TAILQ_INIT(&http->connections);

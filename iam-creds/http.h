@@ -2,8 +2,9 @@
  * The HTTP side: endpoint sockets, the connections made to them, and their bounds.
  *
  * A request is that of the container whose socket it came to; on the host's socket, of the
- * container in whose cgroup the connection was made. A peer with another address than
- * 169.254.170.2 has been routed here from somewhere else, and is closed without an answer.
+ * container in whose cgroup the connection was made; what root of the host may ask there is in
+ * route.h. A peer with another address than 169.254.170.2 has been routed here from somewhere else,
+ * and is closed without an answer.
  *
  * A connection has five seconds for each request, from its beginning (or the end of the request
  * before) to the last byte of the answer, however slowly it drips. When all connections are in use,
@@ -48,6 +49,10 @@ DEFINE_CLEANUP(struct http *, http_free)
 
 void http_set_rates(struct http *http, const struct bucket_rate *metadata);
 const struct bucket_rate *http_rates(const struct http *http);
+
+/* To tell callers of the host from those of tasks; borrowed, NULL (and before this call): all are
+ * of tasks. */
+void http_set_host(struct http *http, struct host_cgroups *host);
 
 /*
  * Serve a container at this listening socket, in place of the one before. Takes fd, also on

@@ -17,9 +17,9 @@ struct connection {
 	struct http *http;
 	struct container *container; /* a reference; NULL for a stranger on the host's socket */
 	struct MHD_Connection *mhd;
-	int fd;            /* MHD's; for looking at and shutdown(2) only */
-	bool is_host_root; /* a stranger, and root of the host (route.h) */
-	bool closing;      /* it has been shut down: nobody reads an answer */
+	int fd;                  /* MHD's; for looking at and shutdown(2) only */
+	uint64_t root_cgroup_id; /* of a stranger that is root (route.h), else 0 */
+	bool closing;            /* it has been shut down: nobody reads an answer */
 	unsigned n_answered;
 	uint64_t deadline_usec;
 	char remote[INET_ADDRSTRLEN + 8]; /* "169.254.170.2:40122" */
@@ -53,7 +53,7 @@ struct http {
 	struct fdstore *fdstore;
 	struct MHD_Daemon *mhd;
 	sd_event_source *io, *again, *timer, *retry, *wait_timer, *drain_timer;
-	struct route_config rates;
+	struct route_config config;
 	struct container *strangers;
 	int diag_fd;
 	LIST_HEAD(, listener) listeners;
@@ -74,14 +74,14 @@ static inline struct task *connection_task(const struct connection *c)
 /* http.c */
 
 /* Takes fd. */
-int connection_add(struct http *http, struct container *container, bool is_host_root, int fd,
+int connection_add(struct http *http, struct container *container, uint64_t root_cgroup_id, int fd,
                    const struct sockaddr_in *peer);
 /* The other end sees the connection close; MHD notices and lets go of it. */
 void connection_close(struct connection *c);
-/* On the host's socket: whose cgroup the connection was made in. NULL for processes of the host, of
- * which *ret_is_root tells that root made it. */
+/* On the host's socket: whose cgroup the connection was made in. NULL if that is no container's:
+ * then *ret_root_cgroup_id is the cgroup if root made it. 0 otherwise. */
 struct container *http_find_caller(struct http *http, int fd, const struct sockaddr_in *peer,
-                                   bool *ret_is_root);
+                                   uint64_t *ret_root_cgroup_id);
 /* Let MHD do what it can now. */
 int http_run(struct http *http);
 

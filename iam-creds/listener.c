@@ -85,7 +85,7 @@ static int accept_one(struct listener *l)
 		accept4(l->fd, (struct sockaddr *)&peer, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct container *container = l->container;
 	const struct task *task;
-	bool is_host_root = false;
+	uint64_t root_cgroup_id = 0;
 
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
@@ -95,10 +95,10 @@ static int accept_one(struct listener *l)
 	if (n != sizeof(peer) || !is_endpoint_address(&peer))
 		return 1;
 	if (!container)
-		container = http_find_caller(http, fd, &peer, &is_host_root);
+		container = http_find_caller(http, fd, &peer, &root_cgroup_id);
 	task = container ? container->task : http->strangers->task;
 	if (task->n_connections < HTTP_TASK_CONNECTIONS_MAX && make_room(http, task))
-		(void)connection_add(http, container, is_host_root, TAKE_FD(fd),
+		(void)connection_add(http, container, root_cgroup_id, TAKE_FD(fd),
 		                     &peer); /* no memory: it is closed */
 	return 1;
 }

@@ -16,6 +16,7 @@
 #include "iam-creds/audit.h"
 #include "iam-creds/control.h"
 #include "iam-creds/fdstore.h"
+#include "iam-creds/host_cgroups.h"
 #include "iam-creds/http.h"
 #include "iam-creds/keep.h"
 #include "iam-creds/landlock.h"
@@ -43,8 +44,8 @@ static void raise_descriptor_limit(void)
 
 static int give_up_privileges(struct err *err)
 {
-	static const char *const syscalls[] = {"landlock_create_ruleset", "landlock_restrict_self",
-	                                       NULL};
+	static const char *const syscalls[] = {"landlock_create_ruleset", "landlock_add_rule",
+	                                       "landlock_restrict_self", NULL};
 	const struct confinement confinement = {.user = geteuid() == 0 ? "ecs-metadata" : NULL,
 	                                        .syscalls = syscalls};
 	int r;
@@ -82,6 +83,7 @@ static int listen_for_control(const struct options *options, struct err *err)
 /* Everything that lives as long as the process. */
 struct daemon {
 	sd_event *loop;
+	struct host_cgroups *host; /* NULL: of cgroup v1 */
 	struct fdstore *fdstore;
 	struct store *store;
 	struct audit *audit;
@@ -99,6 +101,7 @@ static void daemon_done(struct daemon *d)
 	store_free(d->store);
 	fdstore_free(d->fdstore);
 	sd_event_unref(d->loop);
+	host_cgroups_free(d->host);
 }
 
 static void on_drained(void *userdata)
@@ -117,6 +120,16 @@ static int on_stop(sd_event_source *source, const struct signalfd_siginfo *info,
 	(void)info;
 	(void)sd_notify(0, "STOPPING=1");
 	return d->http ? http_drain_start(d->http, on_drained, d) : sd_event_exit(d->loop, 0);
+}
+
+/* To tell its processes from those of tasks. */
+static void find_host(struct daemon *d)
+{
+	struct err err = {0};
+
+	if (host_cgroups_open(&d->host, &err) < 0)
+		log_debug(NULL, "mount.efs gets the role of no task: %s", err.text);
+	http_set_host(d->http, d->host);
 }
 
 /* With what an earlier process has left. */
@@ -156,11 +169,12 @@ static int run(const struct options *options, struct err *err)
 	if (r < 0)
 		return r;
 
+	find_host(&d);
 	fd = listen_for_control(options, err);
 	if (fd < 0)
 		return fd;
-	/* From here on it serves what it is given, and opens nothing. */
-	r = landlock_close_files(err);
+	/* From here on it serves what it is given, and opens nothing but directories of cgroups. */
+	r = landlock_close_files(d.host ? host_cgroups_fd(d.host) : -EBADF, err);
 	if (r == 0)
 		r = start_serving(&d, err);
 	if (r < 0) {

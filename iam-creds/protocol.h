@@ -39,7 +39,8 @@
  *
  * HTTP for containers, on every socket: GET (or any method) /v2/credentials/<id> and
  * /v1/credentials?id=<id>, the documents' paths; a credentials id of another task is refused as
- * unknown (400 InvalidIdInRequest). Root of the host may ask for those that are forMounts (route.h).
+ * unknown (400 InvalidIdInRequest). Root of the host may ask for those that are forMounts, on the
+ * host's socket and from a cgroup outside of all tasks' (route.h).
  * After a restart, until "hello" was followed by {"type":"complete"} (a request), a request for an
  * unknown id or document waits for it, not quite a second, and is answered 503 then rather than 400
  * or 404.

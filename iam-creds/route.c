@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/json.h"
+#include "lib/log.h"
 
 void answer_done(struct answer *answer)
 {
@@ -78,28 +79,44 @@ static int credentials_error(struct answer *a, int version, unsigned status, con
 	return answer_bytes(a, status, ANSWER_JSON, text);
 }
 
+/* What the answer depends on comes first: the last question searches. */
+static bool is_for_host(const struct credentials *c, const struct route_config *config,
+                        uint64_t root_cgroup_id)
+{
+	struct err err = {0};
+	int r;
+
+	if (!c->for_mounts || c->task->released || root_cgroup_id == 0 || !config->host)
+		return false;
+	r = host_cgroups_has(config->host, root_cgroup_id, &err);
+	if (r < 0)
+		log_warning(NULL, 0, "mount.efs does not get the role of task %s: %s", c->task->id,
+		            err.text);
+	return r > 0;
+}
+
 static const struct credentials *find_own(const struct store *store,
+                                          const struct route_config *config,
                                           const struct route_request *request, const char *id)
 {
 	const struct credentials *c = store_find_credentials(store, id);
 	const struct container *container = request->container;
 
-	/* While not everything is known, a container could be taken for a process of the host. */
-	if (!container && request->is_host_root && store_is_complete(store) && c && c->for_mounts &&
-	    !c->task->released)
-		return c;
-	if (!container || container->task->released)
+	if (!c)
 		return NULL;
-	return c && c->task == container->task ? c : NULL;
+	if (!container)
+		return is_for_host(c, config, request->root_cgroup_id) ? c : NULL;
+	return c->task == container->task && !c->task->released ? c : NULL;
 }
 
-static int answer_credentials(const struct store *store, const struct route_request *request,
-                              int version, const char *id, struct answer *a)
+static int answer_credentials(const struct store *store, const struct route_config *config,
+                              const struct route_request *request, int version, const char *id,
+                              struct answer *a)
 {
 	if (!id || id[0] == '\0')
 		return credentials_error(a, version, 400, "NoIdInRequest",
 		                         "No Credential ID in the request");
-	a->credentials = find_own(store, request, id);
+	a->credentials = find_own(store, config, request, id);
 	a->not_yet = !a->credentials && !store_is_complete(store);
 	if (a->not_yet)
 		return credentials_error(a, version, 503, "CredentialsUninitialized",
@@ -329,7 +346,7 @@ int route_answer(const struct store *store, const struct route_config *config,
 		a.audit_path = version == 1 ? V1_PATH : V2_PATH;
 		if (request->is_repeated || bucket_take(&asking->task->credentials_bucket,
 		                                        &config->credentials, request->now_usec))
-			r = answer_credentials(store, request, version, id, &a);
+			r = answer_credentials(store, config, request, version, id, &a);
 		else
 			r = answer_limited(&a);
 	} else if (request->is_repeated ||

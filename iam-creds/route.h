@@ -7,19 +7,22 @@
  */
 #pragma once
 
+#include "iam-creds/host_cgroups.h"
 #include "iam-creds/store.h"
 
 struct route_config {
 	struct bucket_rate metadata;    /* per container and path */
 	struct bucket_rate credentials; /* per task */
+	struct host_cgroups *host;      /* borrowed; NULL: no caller is the host's */
 };
 
 struct route_request {
 	struct container *container; /* who asks; NULL: nobody we know (host network) */
-	/* Nobody we know, and root of the host: gets the role of a task that has an EFS volume with
-	 * IAM (credentials.for_mounts), and whose credentials id it knows: mount.efs asks so, and
-	 * from a service of its own the watchdog of amazon-efs-utils, as long as the task runs. */
-	bool is_host_root;
+	/* Nobody we know, but root: the cgroup in which it has connected, else 0. If that is the
+	 * host's (host_cgroups.h), it gets the role of a task that has an EFS volume with IAM
+	 * (credentials.for_mounts), and whose credentials id it knows: mount.efs asks so, and from
+	 * a service of its own the watchdog of amazon-efs-utils, as long as the task runs. */
+	uint64_t root_cgroup_id;
 	const char *path;        /* decoded */
 	const char *id_argument; /* "id" of the query; NULL if absent */
 	bool is_repeated;        /* has waited: it has passed its rate limit before */

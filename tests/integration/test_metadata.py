@@ -18,7 +18,7 @@ import pytest
 
 import syscall_in
 from builddir import needs_root
-from metadata import ADDRESS, Cgroup2, Control, Metadata, libc, run, wait_for
+from metadata import ADDRESS, Cgroup2, Control, Metadata, cgroup2_top, libc, run, wait_for
 from users import uid
 
 pytestmark = needs_root
@@ -258,6 +258,18 @@ def cgroups():
 
 
 @pytest.fixture
+def below_task():
+    """What a container can make below its own cgroup."""
+    made = [Cgroup2(f"ecstasks-{uuid.uuid4().hex}")]
+    for name in ("app", "inner"):
+        made.append(Cgroup2(name, made[-1]))
+    yield made[-1]
+    for cgroup in reversed(made):
+        if cgroup.path.exists():
+            cgroup.remove()
+
+
+@pytest.fixture
 def host(stopped):
     """Its network namespace is the host's."""
     host = stopped.namespace()
@@ -281,7 +293,7 @@ def test_in_host_mode_the_cgroup_tells_who_is_asking(stopped, host, cgroups):
     assert cgroups[0].fetch(host, "/v2/credentials/c1") == 400
 
 
-def test_root_of_the_host_gets_roles_for_mounts_alone(stopped, host, cgroups):
+def test_root_of_the_host_gets_roles_for_mounts_alone(stopped, host, cgroups, below_task):
     service = cgroups[0]
     stopped.put("c1", "t1", forMounts=True)
     stopped.put("c2", "t2")
@@ -292,6 +304,11 @@ def test_root_of_the_host_gets_roles_for_mounts_alone(stopped, host, cgroups):
     for other in ("c2", "c3", "x1", "instance", "unknown"):
         assert service.fetch(host, f"/v2/credentials/{other}") == 400, other
     assert service.fetch(host, "/v2/credentials/c1", user=65534) == 400
+    # A container gets out of its task's cgroup neither by one that it makes below its own, nor by
+    # having been in one that is no more.
+    assert below_task.fetch(host, "/v2/credentials/c1") == 400
+    gone = f"enter('{service.path}'); os.rmdir('{below_task.path}')"
+    assert below_task.fetch(host, "/v2/credentials/c1", then=gone) == 400
     # It may change with the task's next credentials.
     stopped.put("c1", "t1")
     assert service.fetch(host, "/v2/credentials/c1") == 400
@@ -666,10 +683,17 @@ def test_it_opens_no_files_any_more(metadata):
     pid = metadata.process.pid
     waiting = wait_for(lambda: (f := Path(f"/proc/{pid}/syscall").read_text().split())[1:] and f)
     path = int(waiting[-2], 16) - 16384  # below what is in use
-    with open(f"/proc/{pid}/mem", "r+b", 0) as memory:
-        memory.seek(path)
-        memory.write(b"/etc/passwd\0")
-    assert syscall_in.syscall_in(pid, OPENAT, AT_FDCWD & (1 << 64) - 1, path, 0) == -errno.EACCES
+
+    def open_there(name):
+        with open(f"/proc/{pid}/mem", "r+b", 0) as memory:
+            memory.seek(path)
+            memory.write(name + b"\0")
+        return syscall_in.syscall_in(pid, OPENAT, AT_FDCWD & (1 << 64) - 1, path, 0)
+
+    cgroups = cgroup2_top().encode()
+    for closed in (b"/etc/passwd", b"/etc", b"/sys", cgroups + b"/cgroup.procs"):
+        assert open_there(closed) == -errno.EACCES, closed
+    assert open_there(cgroups) >= 0, "by which it knows processes of the host"
 
 
 def landlock_version():

@@ -27,9 +27,16 @@ static int child(void)
 	int open_before = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
 	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	bool has_net = syscall(444, NULL, 0, 1u) >= 4;
+	int listed = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char c;
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || landlock_close_files(NULL) < 0)
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || landlock_close_files(listed, NULL) < 0)
+		return __LINE__;
+	if (openat(listed, "self", O_RDONLY | O_DIRECTORY | O_CLOEXEC) < 0)
+		return __LINE__;
+	if (openat(listed, "self/stat", O_RDONLY | O_CLOEXEC) >= 0 || errno != EACCES)
+		return __LINE__;
+	if (open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC) >= 0 || errno != EACCES)
 		return __LINE__;
 	if (open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0 || errno != EACCES)
 		return __LINE__;

@@ -2,10 +2,13 @@
 #include "tests/unit/cmocka_prelude.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "iam-creds/route.h"
+#include "lib/fd.h"
 #include "lib/json.h"
 
 #define NOW_REALTIME 1782900000000000 /* 2026-07-01T10:00:00Z */
@@ -29,6 +32,22 @@ static void put(struct store *store, const char *id, const char *task, enum role
 	                                        .secret_access_key = "s",
 	                                        .session_token = "t",
 	                                        .expiration = expiration};
+
+	assert_int_equal(store_put_credentials(store, &input, NULL), 0);
+}
+
+static void put_for_mounts(struct store *store, const char *id, const char *task)
+{
+	const struct credentials_input input = {.id = id,
+	                                        .task_id = task,
+	                                        .task_arn = "arn:task",
+	                                        .role_type = ROLE_TASK_APPLICATION,
+	                                        .role_arn = "r",
+	                                        .access_key_id = "k",
+	                                        .secret_access_key = "s",
+	                                        .session_token = "t",
+	                                        .expiration = "2026-07-01T10:00:01Z",
+	                                        .for_mounts = true};
 
 	assert_int_equal(store_put_credentials(store, &input, NULL), 0);
 }
@@ -224,6 +243,59 @@ static void test_a_released_task_has_nothing_any_more(void **state)
 	container_unref(connection);
 }
 
+static uint64_t make_directory(int fd, const char *name)
+{
+	struct stat st;
+
+	assert_int_equal(mkdirat(fd, name, 0755), 0);
+	assert_int_equal(fstatat(fd, name, &st, 0), 0);
+	return st.st_ino;
+}
+
+static unsigned ask_as_root(const struct fixture *f, struct host_cgroups *host, const char *path,
+                            uint64_t cgroup_id)
+{
+	const struct route_config with_host = {
+		.metadata = {40, 60}, .credentials = {1000, 1000}, .host = host};
+	const struct route_request request = {.root_cgroup_id = cgroup_id,
+	                                      .path = path,
+	                                      .now_usec = 1,
+	                                      .now_realtime_usec = NOW_REALTIME};
+	struct answer answer;
+
+	assert_int_equal(route_answer(f->store, &with_host, f->strangers, &request, &answer), 0);
+	answer_done(&answer);
+	return answer.status;
+}
+
+static void test_root_of_the_host_gets_roles_for_mounts_alone(void **state)
+{
+	_cleanup_(host_cgroups_freep) struct host_cgroups *host = NULL;
+	char dir[] = "/dev/shm/ecs-test-route-XXXXXX";
+	struct fixture *f = *state;
+	uint64_t service, task;
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	service = make_directory(fd, "service");
+	task = make_directory(fd, "ecstasks-1");
+	assert_int_equal(host_cgroups_new(fd, &host), 0);
+	put_for_mounts(f->store, "mounts", "t1");
+
+	assert_int_equal(ask_as_root(f, host, "/v2/credentials/mounts", service), 200);
+	assert_int_equal(ask_as_root(f, host, "/v2/credentials/mounts", task), 400);
+	assert_int_equal(ask_as_root(f, host, "/v2/credentials/mounts", 0), 400);
+	assert_int_equal(ask_as_root(f, NULL, "/v2/credentials/mounts", service), 400);
+	assert_int_equal(ask_as_root(f, host, "/v2/credentials/app", service), 400);
+	assert_int_equal(ask_as_root(f, host, "/v2/credentials/exec", service), 400);
+	assert_int_equal(ask_as_root(f, host, "/v2/credentials/instance", service), 400);
+	assert_int_equal(ask_as_root(f, host, "/v4/e1", service), 404);
+	store_release(f->store, "t1", false);
+	assert_int_equal(ask_as_root(f, host, "/v2/credentials/mounts", service), 400);
+	assert_int_equal(dir_remove_all(AT_FDCWD, dir), 0);
+}
+
 static void test_metadata_is_limited_by_path_and_credentials_are_not(void **state)
 {
 	struct fixture *f = *state;
@@ -282,6 +354,7 @@ int main(void)
 		CASE(test_answers_are_those_that_clients_know),
 		CASE(test_until_everything_was_sent_unknown_means_not_yet),
 		CASE(test_a_released_task_has_nothing_any_more),
+		CASE(test_root_of_the_host_gets_roles_for_mounts_alone),
 		CASE(test_metadata_is_limited_by_path_and_credentials_are_not),
 		CASE(test_unclean_targets_have_a_clean_form),
 	};
