@@ -6,33 +6,18 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "lib/cleanup.h"
 #include "lib/fd.h"
-
-#ifndef MFD_EXEC
-#	define MFD_EXEC                                                                           \
-		0x0010U /* Linux 6.3: says that execution is meant, which a sysctl may require */
-#endif
+#include "lib/memfd.h"
 
 static bool is_same_file(const struct stat *a, const struct stat *b)
 {
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
 	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
 	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
-static int make_memfd(const char *name)
-{
-	const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-	int fd = memfd_create(name, flags | MFD_EXEC);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create(name, flags);
-	return fd < 0 ? -errno : fd;
 }
 
 static int copy_all(int from, int to, off_t size)
@@ -53,7 +38,7 @@ static int copy_all(int from, int to, off_t size)
 static int make_copy(const char *path, int from, const struct program *program, off_t size,
                      struct err *err)
 {
-	_cleanup_close_ int fd = make_memfd(program->name);
+	_cleanup_close_ int fd = memfd_program_new(program->name);
 	int r;
 
 	if (fd < 0)
@@ -61,9 +46,9 @@ static int make_copy(const char *path, int from, const struct program *program, 
 	r = copy_all(from, fd, size);
 	if (r < 0)
 		return err_set(err, r, "copy %s", path);
-	if (fchmod(fd, 0555) < 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
-		return err_set(err, -errno, "seal the copy of %s", path);
+	r = memfd_program_seal(fd);
+	if (r < 0)
+		return err_set(err, r, "seal the copy of %s", path);
 	return TAKE_FD(fd);
 }
 

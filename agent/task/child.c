@@ -10,12 +10,12 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "agent/task/child_steps.h"
 #include "lib/fd.h"
@@ -91,15 +91,20 @@ static int give_stdio(const struct child *child, int fd)
 	return fchown(fd, uid, gid) < 0 ? -errno : 0;
 }
 
-/* Descriptors 0, 1 and 2; nothing else but the report, which closes with execve(2), and the user
- * namespace, which closes when it is entered. */
+static int compare_fds(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Descriptors 0, 1 and 2; nothing else but the report and the init process's program, which close
+ * with execve(2), and the user namespace, which closes when it is entered. */
 int child_set_stdio(struct child *child)
 {
 	const struct child_plan *plan = child->plan;
-	int userns_fd = plan->userns ? plan->userns->fd : plan->report_fd;
-	const int keep[] = {userns_fd < plan->report_fd ? userns_fd : plan->report_fd,
-	                    userns_fd < plan->report_fd ? plan->report_fd : userns_fd};
+	int keep[] = {plan->report_fd, plan->userns ? plan->userns->fd : plan->report_fd,
+	              plan->init_program ? plan->init_program->fd : plan->report_fd};
 
+	qsort(keep, ARRAY_SIZE(keep), sizeof(keep[0]), compare_fds);
 	for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++) {
 		int fd = child->console_fd >= 0 ? child->console_fd : plan->stdio[i];
 		bool given = fd >= 0;
@@ -172,38 +177,41 @@ static int reset_signals(void)
 	return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
 }
 
-/* init: the container's first process, which passes signals on and collects orphans. */
-static _Noreturn void init_loop(pid_t main_pid)
+static const char *env_get(const struct child_plan *plan, const char *name)
 {
-	sigset_t all;
+	size_t len = strlen(name);
 
-	sigfillset(&all);
-	for (;;) {
-		int status, signal = sigwaitinfo(&all, NULL);
-		pid_t pid;
-
-		if (signal > 0 && signal != SIGCHLD)
-			(void)kill(main_pid, signal); /* it may just have ended */
-		while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-			if (pid == main_pid)
-				_exit(WIFEXITED(status) ? WEXITSTATUS(status)
-				                        : 128 + WTERMSIG(status));
-	}
+	for (size_t i = 0; plan->env[i]; i++)
+		if (strncmp(plan->env[i], name, len) == 0 && plan->env[i][len] == '=')
+			return plan->env[i] + len + 1;
+	return NULL;
 }
 
-/* It runs no program, which would change its profile. */
+/* An empty one is none: runtimes under Docker have it so. */
+static void add_home(const struct child *child)
+{
+	static char home[USER_HOME_MAX + 8];
+	const char *given = env_get(child->plan, "HOME");
+	size_t i = 0;
+
+	if (given && *given)
+		return;
+	snprintf(home, sizeof(home), "HOME=%s", child->ids.home);
+	while (i < child->plan->n_env && strcmp(child->plan->env[i], "HOME=") != 0)
+		i++;
+	child->plan->env[i] = home;
+	if (i == child->plan->n_env)
+		child->plan->env[i + 1] = NULL;
+}
+
+/* The calling process: it makes way for a program of its own, while the container's has started. */
 static _Noreturn void become_init(struct child *child, pid_t main_pid)
 {
-	int r = label_enter(&child->spec->labels);
-
-	if (r < 0) {
-		child->where = (struct child_report){.step = CHILD_LABEL, .error = r, .item = 1};
-		(void)child_send_report(child->plan, child->where, -EBADF); /* it may have gone */
-		_exit(1);
-	}
-	fd_close(child->plan->report_fd);
-	(void)prctl(PR_SET_NAME, "init");
-	init_loop(main_pid);
+	add_home(child); /* the other process has a copy */
+	child->where.error =
+		init_program_execute(child->plan->init_program, main_pid, child->plan->env);
+	(void)child_send_report(child->plan, child->where, -EBADF); /* the parent may have gone */
+	_exit(1);
 }
 
 static int start_init(struct child *child)
@@ -230,33 +238,6 @@ static int start_init(struct child *child)
 	if (child->console_fd >= 0 && tcsetpgrp(STDIN_FILENO, getpid()) < 0)
 		return -errno;
 	return 0;
-}
-
-static const char *env_get(const struct child_plan *plan, const char *name)
-{
-	size_t len = strlen(name);
-
-	for (size_t i = 0; plan->env[i]; i++)
-		if (strncmp(plan->env[i], name, len) == 0 && plan->env[i][len] == '=')
-			return plan->env[i] + len + 1;
-	return NULL;
-}
-
-/* An empty one is none: runtimes under Docker have it so. */
-static void add_home(const struct child *child)
-{
-	static char home[USER_HOME_MAX + 8];
-	const char *given = env_get(child->plan, "HOME");
-	size_t i = 0;
-
-	if (given && *given)
-		return;
-	snprintf(home, sizeof(home), "HOME=%s", child->ids.home);
-	while (i < child->plan->n_env && strcmp(child->plan->env[i], "HOME=") != 0)
-		i++;
-	child->plan->env[i] = home;
-	if (i == child->plan->n_env)
-		child->plan->env[i + 1] = NULL;
 }
 
 /* Can this file be run: 0, -ENOENT, -EACCES, -EISDIR. */

@@ -16,6 +16,9 @@
  * With spec->hold the child stops before the program: it reports CHILD_HOLD, and goes on when it
  * reads a byte from plan->report_fd.
  *
+ * With spec->init it forks the process that goes on from there, and itself executes
+ * plan->init_program. The end of file is that of both.
+ *
  * One more process in a container that runs (an exec) goes a way of its own, with the same plan and
  * reports: child_exec_run().
  */
@@ -27,6 +30,7 @@
 #include <sys/types.h>
 
 #include "agent/task/execute_command_files.h"
+#include "agent/task/init_program.h"
 #include "agent/task/policy.h"
 #include "agent/task/seccomp.h"
 #include "agent/task/spec.h"
@@ -39,7 +43,7 @@ enum child_step {
 	CHILD_OWNED_NAMESPACES,
 	CHILD_NETWORK,
 	CHILD_HOSTNAME,
-	CHILD_LABEL, /* item: 1 for the init process, else -1 */
+	CHILD_LABEL,
 	CHILD_KEYRING,
 	CHILD_OWN_DIRECTORIES, /* item: index in child_own_directories */
 	CHILD_PROC,
@@ -124,7 +128,8 @@ struct child_plan {
 	const struct userns *userns; /* NULL: the host's */
 	int ipc_fd, uts_fd;          /* namespaces that belong to userns (ipc_fd -EBADF: it was
 	                              * cloned into the right one); not for an exec */
-	const struct seccomp_filter *seccomp; /* NULL: none */
+	const struct seccomp_filter *seccomp;    /* NULL: none */
+	const struct init_program *init_program; /* with spec->init; not for an exec */
 };
 
 /* Runs in the child; does not return. */

@@ -201,7 +201,8 @@ int container_filter(const struct container *container, const struct container_s
 
 static int prepare_and_start(struct container *container, const struct network_address *address,
                              struct child_plan *plan, struct environment *environment,
-                             struct seccomp_filter *filter, struct err *err)
+                             struct seccomp_filter *filter, struct init_program *init,
+                             struct err *err)
 {
 	const struct container_spec *spec = container->spec;
 	bool host_mode = container->task->spec.network_mode == NETWORK_HOST;
@@ -225,6 +226,10 @@ static int prepare_and_start(struct container *container, const struct network_a
 	plan->n_env = environment->n;
 	if (r == 0)
 		r = container_filter(container, spec, filter, &plan->seccomp, err);
+	if (r == 0 && spec->init)
+		r = init_program_open(spec->args, NULL, &spec->labels, init, err);
+	if (r == 0 && spec->init)
+		plan->init_program = init;
 	if (r == 0 && spec->privileged)
 		r = find_host_devices(plan, err);
 	if (r == 0 && !spec->terminal)
@@ -283,6 +288,7 @@ int container_start(struct container *container, const struct network_address *a
 	struct execute_command_mount mounts[EXECUTE_COMMAND_MOUNTS];
 	struct environment environment = {};
 	struct seccomp_filter filter = {};
+	struct init_program init = INIT_PROGRAM_EMPTY;
 	struct network_address kept;
 	int *ports = NULL;
 	int r;
@@ -309,12 +315,13 @@ int container_start(struct container *container, const struct network_address *a
 	    execute_command_get_mounts(container->execute_command, mounts))
 		plan.execute_command = mounts;
 	if (r == 0)
-		r = prepare_and_start(container, &kept, &plan, &environment, &filter, err);
+		r = prepare_and_start(container, &kept, &plan, &environment, &filter, &init, err);
 	if (plan.execute_command)
 		execute_command_mounts_done(mounts);
 	environment_done(&environment);
 	free((void *)plan.host_devices);
 	seccomp_filter_done(&filter);
+	init_program_done(&init);
 	if (r < 0) {
 		free(ports);
 		container->failure.error = r;

@@ -79,8 +79,7 @@ static int write_attr(const char *path, const char *text)
 	return write(fd, text, n) == (ssize_t)n ? 0 : -errno;
 }
 
-/* command: "exec" of apparmor/exec, "changeprofile" of apparmor/current. */
-static int set_apparmor(const struct labels *labels, const char *path, const char *command)
+static int prepare_apparmor(const struct labels *labels)
 {
 	const char *profile = labels->apparmor_profile;
 	char text[LABEL_MAX + 32];
@@ -88,26 +87,21 @@ static int set_apparmor(const struct labels *labels, const char *path, const cha
 
 	if (!profile && labels->no_default)
 		return 0;
-	snprintf(text, sizeof(text), "%s %s", command, profile ? profile : LABEL_APPARMOR_DEFAULT);
-	r = write_attr(path, text);
+	snprintf(text, sizeof(text), "exec %s", profile ? profile : LABEL_APPARMOR_DEFAULT);
+	r = write_attr("/proc/thread-self/attr/apparmor/exec", text);
 	/* ENOENT: there is no such profile or no AppArmor; EINVAL: that is switched off. */
 	return (r == -ENOENT || r == -EINVAL) && !is_named(labels) ? 0 : r;
 }
 
 int label_prepare_exec(const struct labels *labels)
 {
-	int r = set_apparmor(labels, "/proc/thread-self/attr/apparmor/exec", "exec");
+	int r = prepare_apparmor(labels);
 
 	if (r < 0 || !labels->selinux_label)
 		return r;
 	r = write_attr("/proc/thread-self/attr/exec", labels->selinux_label);
 	/* The session keyring is made next, and must be the program's to use. */
 	return r < 0 ? r : write_attr("/proc/thread-self/attr/keycreate", labels->selinux_label);
-}
-
-int label_enter(const struct labels *labels)
-{
-	return set_apparmor(labels, "/proc/thread-self/attr/apparmor/current", "changeprofile");
 }
 
 static int set_label(int fd, const char *label)

@@ -39,10 +39,6 @@ int label_check(const struct labels *labels, struct err *err);
 /* For the next execve(2) of this thread or of one that it forks. With the host's /proc. */
 int label_prepare_exec(const struct labels *labels);
 
-/* For this process itself, which runs no other program; with the container's /proc. SELinux knows
- * no such change without a rule for it, and none is made. */
-int label_enter(const struct labels *labels);
-
 /* Give a file of ours the label that all containers may use (that of mount_label without
  * categories), or the container's alone. Nothing without mount_label. */
 int label_file_shared(const struct labels *labels, int fd);

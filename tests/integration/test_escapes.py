@@ -6,7 +6,9 @@ task has must not be had.
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -722,6 +724,53 @@ def test_cve_2021_21334_the_environment_is_the_container_s_own(task):
     # Nor can one look at another's processes.
     code, out = task.sh("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/environ; done", name="look")
     assert "secret-" not in out
+
+
+def memory(pid):
+    """All that can be read of a process."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            first, last = (int(word, 16) for word in line.split()[0].split("-"))
+            if line.split()[1].startswith("r") and not line.endswith(("[vvar]", "[vsyscall]")):
+                file.seek(first)
+                with contextlib.suppress(OSError):
+                    found.append(file.read(last - first))
+    return b"".join(found)
+
+
+def test_cve_2016_9962_and_2019_5736_an_init_process_has_nothing_of_the_supervisor(task):
+    """Neither what other containers were given nor a file of ours that can be written. It is what an
+    image finds under Docker, with a filter that lets no more than execve(2) through, too."""
+    task.create(["/bin/sh", "-c", "exec sleep 1000"], config={"process": {"env": [f"PASSWORD={SECRET}"]}})
+    task.call("start", container="app")
+    look = ("trap 'exit 5' TERM; tr '\\0' ' ' < /proc/1/cmdline; echo; tr '\\0' '\\n' < /proc/1/environ;"
+            "echo by number 1 > /proc/1/fd/1; while :; do sleep 0.05; done")
+    profile = {"defaultAction": "SCMP_ACT_ALLOW",
+               "syscalls": [{"names": ["execveat"], "action": "SCMP_ACT_ERRNO"}]}
+    task.create(["/bin/sh", "-c", look, "x"], name="user", user="app", init=True, restart=True,
+                seccomp={"profile": json.dumps(profile)}, config={"process": {"env": ["PATH=/bin", "OWN=x"]}})
+    task.create(["/bin/sh", "-c", "echo x > /proc/1/exe; exec sleep 1000"], name="root", init=True)
+    pids = {name: task.call("start", container=name)["pid"] for name in ("user", "root")}
+    wait_for(lambda: "by number 1\n" in task.output("user"))
+    command, *others = task.output("user").splitlines()
+    assert command.split() == ["/sbin/docker-init", "--", "/bin/sh", "-c", *look.split(), "x"]
+    assert {"PATH=/bin", "OWN=x", "HOME=/home/app"} <= set(others)
+    wait_for(lambda: "Text file busy" in task.output("root", 2))
+
+    assert SECRET.encode() in memory(task.container_pid()), "the test can find it"
+    for pid in pids.values():
+        found = memory(pid)
+        assert b"docker-init" in found and SECRET.encode() not in found
+        with open(f"/proc/{pid}/exe", "rb") as file:
+            seals = fcntl.fcntl(file, fcntl.F_GET_SEALS)
+        assert seals & fcntl.F_SEAL_WRITE and seals & fcntl.F_SEAL_SEAL
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        assert sum(int(n) for n in re.findall(r"^Private_\w+: +(\d+) kB", rollup, re.M)) <= 64
+    task.call("stop", container="user", timeoutUsec=30_000_000)
+    assert task.connection.event("exited", "user")["exitCode"] == 5
+    task.call("start", container="user")
+    wait_for(lambda: task.output("user").count("by number 1\n") == 2)
 
 
 def test_cve_2020_15257_no_abstract_socket_of_ours_is_in_the_host_s_network(task):

@@ -225,7 +225,7 @@ def test_a_profile_of_the_host(profiles, task):
     task.call("start", container="app")
     wait_for_output(task, f"{profiles} (enforce)\n")
     wait_for(lambda: "can't create /tmp/x: Permission denied" in task.output("app", 2), what="a refusal")
-    # An exec is in it, and so is our own init, which runs no program of the container's.
+    # An exec is in it, and so is our own init.
     assert sh(task, f"{CURRENT}; cat /proc/1/attr/apparmor/current /proc/1/comm")[1] == (
         f"{profiles} (enforce)\n" * 2 + "init\n")
     code, _, err = sh(task, "echo x > /tmp/y")

@@ -70,7 +70,6 @@ static void test_without_any_label_nothing_is_done(void **state)
 
 	(void)state;
 	assert_int_equal(label_prepare_exec(&none), 0);
-	assert_int_equal(label_enter(&none), 0);
 	assert_int_equal(label_file_shared(&none, -1), 0);
 	assert_int_equal(label_file_private(&none, -1), 0);
 }
