@@ -253,7 +253,6 @@ int main(int argc, char **argv)
 			.control_fd = LAUNCHER_CONTROL_FD,
 			.oci = oci,
 			.host_pid = host_pid,
-			.argv = argv,
 		};
 
 		r = run_supervisor(&config, argv, &err);

@@ -63,13 +63,14 @@ static int share_pids(const struct namespaces_config *config, struct namespaces 
                       struct err *err)
 {
 	struct seccomp_filter filter = {};
+	const struct pause_config start = {.empty_dir = config->tasks_dir, .filter = &filter};
 	struct pause_process pause_process;
 	int r;
 
 	r = seccomp_filter_get(config->seccomp_dir, &seccomp_default, 0, &filter, err);
 	if (r < 0)
 		return r;
-	r = pause_process_start(config->argv, config->tasks_dir, &filter, &pause_process, err);
+	r = pause_process_start(&start, &pause_process, err);
 	seccomp_filter_done(&filter);
 	if (r < 0)
 		return r;

@@ -55,13 +55,11 @@ struct namespaces {
 struct namespaces_config {
 	const struct policy *policy;
 	const char *tasks_dir, *seccomp_dir;
-	char **argv;   /* our own, for the pause process to write over */
 	bool host_pid; /* the supervisor is in the host's process namespace */
 };
 
 /*
- * Make what the containers of the task share; before any of them is known, since the pause process
- * has a copy of our memory. Returns 0, or
+ * Make what the containers of the task share, before any of them. Returns 0, or
  *   -EPERM   the policy forbids the host's namespaces
  *   -EINVAL  host_pid and pid_mode do not go together
  *   -errno   of what could not be made; nothing is left

@@ -1,7 +1,7 @@
 /*
  * The new process reports as the child of a container's start does (child.h), on a socket, with
  * steps of its own; the two descriptors that only it can make come with the first two. End of file
- * before the last report means that it died.
+ * after the last report means that it runs its program, and before that it died.
  */
 #include "agent/task/pause.h"
 
@@ -16,9 +16,9 @@
 
 #include "agent/task/capability.h"
 #include "agent/task/child_steps.h"
+#include "agent/task/init_program.h"
 #include "lib/fd.h"
 
-#define NAME       "/pause"
 #define START_MSEC 10000
 
 enum pause_step {
@@ -28,7 +28,7 @@ enum pause_step {
 	PAUSE_DESCRIPTORS,
 	PAUSE_CAPABILITIES,
 	PAUSE_SECCOMP,
-	PAUSE_READY,
+	PAUSE_EXEC, /* with error 0: about to */
 	_PAUSE_STEP_MAX,
 };
 
@@ -39,7 +39,7 @@ static const char *const step_words[_PAUSE_STEP_MAX] = {
 	[PAUSE_DESCRIPTORS] = "close descriptors",
 	[PAUSE_CAPABILITIES] = "give up capabilities",
 	[PAUSE_SECCOMP] = "install the seccomp filter",
-	[PAUSE_READY] = "report",
+	[PAUSE_EXEC] = "execute its program",
 };
 
 /* --- in the new process --- */
@@ -91,22 +91,6 @@ static int change_root(const char *empty_dir)
 	return r;
 }
 
-/* What ps(1) shows: the kernel keeps the place of the arguments, not their text. */
-static void change_name(char **argv)
-{
-	size_t n = 0;
-
-	while (argv[n + 1])
-		n++;
-	n = (size_t)(argv[n] + strlen(argv[n]) - argv[0]);
-	memset(argv[0], 0, n);
-	memcpy(argv[0], NAME, n < strlen(NAME) ? n : strlen(NAME));
-	/* Without CAP_SYS_RESOURCE blanks follow it. */
-	if (n > strlen(NAME))
-		(void)prctl(PR_SET_MM, PR_SET_MM_ARG_END, argv[0] + strlen(NAME) + 1, 0, 0);
-	(void)prctl(PR_SET_NAME, "pause");
-}
-
 static int give_up_capabilities(void)
 {
 	static const struct user_ids root = {.home = "/"};
@@ -121,20 +105,33 @@ static int install_filter(const struct seccomp_filter *filter)
 	return seccomp_filter_install(filter);
 }
 
-/* With SIGCHLD ignored the kernel collects its children, and those that become so as orphans. */
-static int reset_signals(void)
+/* Its program waits for them. */
+static int block_signals(void)
 {
-	sigset_t none;
+	sigset_t all;
 
-	for (int s = 1; s <= SIGRTMAX; s++)
-		if (s != SIGKILL && s != SIGSTOP)
-			(void)signal(s, s == SIGCHLD ? SIG_IGN : SIG_DFL); /* libc keeps two */
-	sigemptyset(&none);
-	return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
+	sigfillset(&all);
+	return sigprocmask(SIG_SETMASK, &all, NULL) < 0 ? -errno : 0;
 }
 
-static int run_step(enum pause_step step, int report_fd, const char *empty_dir,
-                    const struct seccomp_filter *filter)
+static int close_descriptors(int report_fd, const struct init_program *program)
+{
+	const int keep[] = {report_fd < program->fd ? report_fd : program->fd,
+	                    report_fd < program->fd ? program->fd : report_fd};
+
+	return fd_close_from(0, keep, ARRAY_SIZE(keep));
+}
+
+static int execute(int report_fd, const struct init_program *program)
+{
+	char *const no_env[] = {NULL};
+	int r = send_report(report_fd, PAUSE_EXEC, 0, -EBADF);
+
+	return r < 0 ? r : init_program_execute(program, 0, no_env);
+}
+
+static int run_step(enum pause_step step, int report_fd, const struct pause_config *config,
+                    const struct init_program *program)
 {
 	switch (step) {
 	case PAUSE_NAMESPACE:
@@ -142,43 +139,37 @@ static int run_step(enum pause_step step, int report_fd, const char *empty_dir,
 	case PAUSE_PROC:
 		return send_proc(report_fd);
 	case PAUSE_ROOT:
-		return change_root(empty_dir);
+		return change_root(config->empty_dir);
 	case PAUSE_DESCRIPTORS:
-		return fd_close_from(0, &report_fd, 1);
+		return close_descriptors(report_fd, program);
 	case PAUSE_CAPABILITIES:
 		return give_up_capabilities();
 	case PAUSE_SECCOMP:
-		return install_filter(filter);
-	case PAUSE_READY:
-		return send_report(report_fd, PAUSE_READY, 0, -EBADF);
+		return install_filter(config->filter);
+	case PAUSE_EXEC:
+		return execute(report_fd, program);
 	case _PAUSE_STEP_MAX:
 		break;
 	}
 	return -EINVAL;
 }
 
-static _Noreturn void run(char **argv, int report_fd, const char *empty_dir,
-                          const struct seccomp_filter *filter)
+static _Noreturn void run(int report_fd, const struct pause_config *config,
+                          const struct init_program *program)
 {
-	int r = setsid() < 0 ? -errno : reset_signals();
+	int r = setsid() < 0 ? -errno : block_signals();
 
-	change_name(argv);
 	for (int step = 0; r == 0 && step < _PAUSE_STEP_MAX; step++) {
-		r = run_step((enum pause_step)step, report_fd, empty_dir, filter);
-		if (r < 0) {
+		r = run_step((enum pause_step)step, report_fd, config, program);
+		if (r < 0)
 			(void)send_report(report_fd, (enum pause_step)step, r, -EBADF);
-			_exit(1);
-		}
 	}
-	if (r < 0)
-		_exit(1);
-	fd_close(report_fd);
-	for (;;)
-		(void)pause();
+	_exit(1);
 }
 
 /* --- in the supervisor --- */
 
+/* 1, or 0 at the end of file. */
 static int receive(int fd, struct child_message *ret, struct err *err)
 {
 	struct pollfd pollfd = {.fd = fd, .events = POLLIN};
@@ -192,21 +183,22 @@ static int receive(int fd, struct child_message *ret, struct err *err)
 			return err_set(err, -errno, "poll");
 		r = child_report_receive(fd, ret);
 	} while (r == -EAGAIN);
-	if (r == 0)
-		return err_text(err, -EIO, "it was killed");
-	if (r < 0)
-		return err_set(err, r, "receive its report");
-	return 0;
+	return r < 0 ? err_set(err, r, "receive its report") : r;
 }
 
 static int follow(int fd, struct pause_process *pause_process, struct err *err)
 {
+	int step = PAUSE_NAMESPACE;
+
 	for (;;) {
 		struct child_message message;
-		int r = receive(fd, &message, err), step;
+		int r = receive(fd, &message, err);
 
-		if (r < 0)
+		if (r == 0 && step != PAUSE_EXEC)
+			r = err_text(err, -EIO, "it was killed");
+		if (r <= 0)
 			return r;
+		r = 0;
 		step = message.report.step;
 		if (message.report.error < 0)
 			r = err_set(err, message.report.error, "%s",
@@ -217,13 +209,13 @@ static int follow(int fd, struct pause_process *pause_process, struct err *err)
 		else if (step == PAUSE_PROC && pause_process->proc_fd < 0)
 			pause_process->proc_fd = TAKE_FD(message.console_fd);
 		fd_close(message.console_fd);
-		if (r < 0 || step == PAUSE_READY)
+		if (r < 0)
 			return r;
 	}
 }
 
-int pause_process_start(char **argv, const char *empty_dir, const struct seccomp_filter *filter,
-                        struct pause_process *ret, struct err *err)
+static int start_and_follow(const struct pause_config *config, const struct init_program *program,
+                            struct pause_process *ret, struct err *err)
 {
 	struct clone_args args = {
 		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC,
@@ -242,7 +234,7 @@ int pause_process_start(char **argv, const char *empty_dir, const struct seccomp
 	if (started.pid < 0)
 		return err_set(err, -errno, "clone the process that holds the task's namespace");
 	if (started.pid == 0)
-		run(argv, theirs, empty_dir, filter);
+		run(theirs, config, program);
 	theirs = fd_close(theirs);
 
 	r = follow(ours, &started, err);
@@ -255,4 +247,19 @@ int pause_process_start(char **argv, const char *empty_dir, const struct seccomp
 	}
 	*ret = started;
 	return 0;
+}
+
+int pause_process_start(const struct pause_config *config, struct pause_process *ret,
+                        struct err *err)
+{
+	static const struct labels none = {.no_default = true};
+	struct init_program program;
+	int r;
+
+	r = init_program_open(NULL, "/pause", &none, &program, err);
+	if (r < 0)
+		return r;
+	r = start_and_follow(config, &program, ret, err);
+	init_program_done(&program);
+	return r;
 }

@@ -6,8 +6,7 @@
  * inside it do not reach it, SIGKILL included, as with every first process. To the containers it is
  * called "/pause", as in ECS.
  *
- * It is a fork without execve(2), so its memory is that of the supervisor at that time: it must be
- * started before the supervisor has heard of any container's environment.
+ * It runs the program of init_program.h, so that of the supervisor's memory it has none either.
  */
 #pragma once
 
@@ -22,7 +21,12 @@ struct pause_process {
 	int proc_fd;   /* procfs of it, mounted nowhere yet, owned */
 };
 
-/* argv: the strings of main(), overwritten in the new process. empty_dir: a directory that its root
- * can be mounted on, in its own mount namespace. Nothing is left on failure. */
-int pause_process_start(char **argv, const char *empty_dir, const struct seccomp_filter *filter,
-                        struct pause_process *ret, struct err *err);
+struct pause_config {
+	/* A directory that its root can be mounted on, in its own mount namespace. */
+	const char *empty_dir;
+	const struct seccomp_filter *filter;
+};
+
+/* Nothing is left on failure. */
+int pause_process_start(const struct pause_config *config, struct pause_process *ret,
+                        struct err *err);

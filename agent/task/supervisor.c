@@ -500,7 +500,6 @@ int supervisor_run(const struct supervisor_config *config, struct err *err)
 		.listen_fd = -EBADF,
 		.oci = config->oci,
 		.host_pid = config->host_pid,
-		.argv = config->argv,
 	};
 	const struct exec_requests_calls calls = {
 		.get_container = supervisor_container_for_exec,

@@ -15,7 +15,6 @@ struct supervisor_config {
 	int host_mounts_fd; /* taken; -EBADF: none */
 	bool oci;           /* of the OCI command line: a "create" may have "oci" */
 	bool host_pid;      /* not in a process namespace of its own */
-	char **argv;        /* of main(), for a process of ours that gets another name */
 };
 
 /* Returns 0 when the task has ended, or -errno when it could not be supervised. */

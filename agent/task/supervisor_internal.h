@@ -33,7 +33,6 @@ struct supervisor {
 	struct exec_requests execs;
 	struct mounted_volumes mounted;
 	bool oci, host_pid;
-	char **argv;
 	bool was_set_up;
 	bool stopping; /* SIGTERM */
 	bool ended;    /* leave the loop once the answer is sent */

@@ -92,7 +92,6 @@ static int on_setup(struct supervisor *s, struct json_object *request, struct ip
 		.policy = &s->task.policy,
 		.tasks_dir = s->task.tasks_dir,
 		.seccomp_dir = s->task.seccomp_dir,
-		.argv = s->argv,
 		.host_pid = s->host_pid,
 	};
 	struct json_object *spec;

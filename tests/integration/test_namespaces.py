@@ -88,6 +88,7 @@ def test_pid_mode_task_is_one_namespace_with_a_first_process_of_ours(host):
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pause}/status").read_text().splitlines())
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0 and status["Seccomp"] == "2"
     assert os.listdir(f"/proc/{pause}/root") == [] and os.listdir(f"/proc/{pause}/fd") == []
+    assert os.readlink(f"/proc/{pause}/exe").startswith("/memfd:ecs-init")
     assert namespace(pause, "net") not in (namespace("self", "net"), namespace(one, "net"))
     task.kill()
     wait_for(lambda: not any(map(is_there, (one, two, pause))), what="the end of all")
