@@ -1,6 +1,8 @@
 /*
- * A supervisor in two files: supervisor.c has the loop, the signals, the start and the end of it
- * all; supervisor_requests.c has what it is asked for, and what it says of its containers.
+ * What the files of a supervisor share. supervisor.c has the loop, the signals, the start and the
+ * end of it all; supervisor_requests.h is what it is asked for, with supervisor_containers.h for
+ * one container and supervisor_state.h for an agent that comes back; supervisor_report.h is what
+ * it says.
  */
 #pragma once
 
@@ -38,35 +40,3 @@ struct supervisor {
 	bool ended;    /* leave the loop once the answer is sent */
 	uint64_t dropped_usec;
 };
-
-/* --- the connection of ecs-agent; what cannot be sent drops it --- */
-
-void supervisor_drop_connection(struct supervisor *s);
-void supervisor_send(struct supervisor *s, struct json_object *body, const int *fds, size_t n);
-void supervisor_send_error(struct supervisor *s, struct json_object *request, int code,
-                           const struct err *err);
-
-/* One request, answered or failed. */
-void supervisor_handle(struct supervisor *s, struct ipc_message *msg);
-
-/* --- what is said without being asked --- */
-
-/* Read what the child of a start reports, and answer the request when it is over. ended: the child
- * is gone. */
-void supervisor_start_progress(struct supervisor *s, struct container *container, bool ended);
-void supervisor_answer_start_failed(struct supervisor *s, struct container *container,
-                                    const struct err *err);
-void supervisor_send_exited(struct supervisor *s, struct container *container);
-/* Where there are any that were not told yet. */
-void supervisor_send_dropped(struct supervisor *s, struct container *container);
-void supervisor_send_health(struct supervisor *s);
-void supervisor_send_managed_agents(struct supervisor *s);
-
-/* --- calls of exec_requests.h; userdata: the supervisor --- */
-
-int supervisor_container_for_exec(void *userdata, struct json_object *request,
-                                  struct container **ret, struct err *err);
-void supervisor_send_for_exec(void *userdata, struct json_object *body, const int *fds, size_t n);
-
-/* What fails is logged and left to the reaper. */
-void supervisor_remove_runtime_directory(struct supervisor *s);
