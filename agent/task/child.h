@@ -117,8 +117,8 @@ struct child_plan {
 	const char *shm_dir;  /* what /dev/shm is; NULL: one of its own, if ipc_mode has one */
 	const struct cgroup *cgroup;
 	const char *const
-		*cgroup_hierarchies; /* v1: "cpu,cpuacct", "name=systemd", ...; NULL on v2 */
-	const struct host_device *host_devices; /* privileged */
+		*cgroup_hierarchies;      /* v1: "cpu,cpuacct", "name=systemd", ...; NULL on v2 */
+	struct host_device *host_devices; /* privileged */
 	size_t n_host_devices;
 	int stdio[3];  /* -EBADF: /dev/null; with spec->terminal none is used */
 	int report_fd; /* a socket of SOCK_SEQPACKET */

@@ -5,7 +5,6 @@
 #include "agent/task/container_internal.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -20,11 +19,10 @@
 #include "agent/task/container_userns.h"
 #include "agent/task/environment.h"
 #include "agent/task/execute_command.h"
+#include "agent/task/host_devices.h"
 #include "agent/task/seccomp.h"
 #include "lib/fd.h"
 #include "lib/log.h"
-
-#define HOST_DEVICES_MAX 4096
 
 static void choose_hostname(const struct container *container, char *buf, size_t n)
 {
@@ -37,53 +35,6 @@ static void choose_hostname(const struct container *container, char *buf, size_t
 		snprintf(buf, n, "%s", host.nodename);
 	else
 		snprintf(buf, n, "%.12s", spec->id);
-}
-
-/* The nodes of the host's /dev, for privileged containers; nftw(3) takes no argument. */
-static struct {
-	struct host_device *list;
-	size_t n;
-	bool failed;
-} host_devices;
-
-static int add_host_device(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	static const char *const skipped[] = {"/dev/pts",   "/dev/shm",  "/dev/mqueue",
-	                                      "/dev/.udev", "/dev/.lxc", "/dev/.lxd-mounts"};
-	struct host_device *device;
-
-	(void)ftw;
-	for (size_t i = 0; i < ARRAY_SIZE(skipped); i++)
-		if (strcmp(path, skipped[i]) == 0)
-			return FTW_SKIP_SUBTREE;
-	if (type != FTW_F || !(S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)) ||
-	    strcmp(path, "/dev/console") == 0)
-		return FTW_CONTINUE;
-	if (host_devices.n == HOST_DEVICES_MAX || strlen(path + 5) >= sizeof(device->path))
-		return FTW_CONTINUE;
-
-	device = realloc(host_devices.list, (host_devices.n + 1) * sizeof(*device));
-	if (!device) {
-		host_devices.failed = true;
-		return FTW_STOP;
-	}
-	host_devices.list = device;
-	device += host_devices.n++;
-	*device = (struct host_device){
-		.mode = st->st_mode, .rdev = st->st_rdev, .uid = st->st_uid, .gid = st->st_gid};
-	snprintf(device->path, sizeof(device->path), "%s", path + 5);
-	return FTW_CONTINUE;
-}
-
-static int find_host_devices(struct child_plan *plan, struct err *err)
-{
-	host_devices.list = NULL;
-	host_devices.n = 0;
-	host_devices.failed = false;
-	(void)nftw("/dev", add_host_device, 8, FTW_PHYS | FTW_MOUNT | FTW_ACTIONRETVAL);
-	plan->host_devices = host_devices.list;
-	plan->n_host_devices = host_devices.n;
-	return host_devices.failed ? err_oom(err) : 0;
 }
 
 static int clone_child(struct container *container, const struct child_plan *plan, struct err *err)
@@ -231,7 +182,7 @@ static int prepare_and_start(struct container *container, const struct network_a
 	if (r == 0 && spec->init)
 		plan->init_program = init;
 	if (r == 0 && spec->privileged)
-		r = find_host_devices(plan, err);
+		r = host_devices_all(&plan->host_devices, &plan->n_host_devices, err);
 	if (r == 0 && !spec->terminal)
 		r = output_open_pipes(&container->output, err);
 	if (r == 0)
@@ -264,41 +215,49 @@ static int keep_address(struct container *container, const struct network_addres
 	return 0;
 }
 
-int container_start(struct container *container, const struct network_address *address,
-                    const int *port_fds, size_t n_port_fds, struct err *err)
+static struct child_plan make_plan(const struct container *container)
 {
-	const struct namespaces *shared = &container->task->namespaces;
+	const struct task *task = container->task;
 	struct child_plan plan = {
 		.spec = container->spec,
-		.policy = &container->task->policy,
+		.policy = &task->policy,
 		.dir = container->private_dir,
-		.volume_dirs = {.task = container->task->state_dir,
-	                        .shared = container->task->volumes_dir,
-	                        .mounted = container->task->mounted_dir},
-		.host_mounts_fd = container->task->host_mounts_fd,
+		.volume_dirs = {.task = task->state_dir,
+	                        .shared = task->volumes_dir,
+	                        .mounted = task->mounted_dir},
+		.host_mounts_fd = task->host_mounts_fd,
 		.netns_fd = container->netns_fd,
-		.pid_ns_fd = shared->pid_ns_fd,
-		.proc_dir = shared->proc_dir,
+		.pid_ns_fd = task->namespaces.pid_ns_fd,
+		.proc_dir = task->namespaces.proc_dir,
 		.cgroup = container->cgroup,
-		.cgroup_hierarchies = container->task->hierarchies,
+		.cgroup_hierarchies = task->hierarchies,
 		.stdio = {-EBADF, -EBADF, -EBADF},
 		.init_fd = -EBADF,
 		.userns = container->userns,
 	};
+
+	if (container->spec->ipc_mode == IPC_MODE_TASK)
+		plan.shm_dir = task->namespaces.shm_dir;
+	if (container->spec->ipc_mode == IPC_MODE_HOST && !container->spec->bare)
+		plan.shm_dir = "/dev/shm";
+	return plan;
+}
+
+int container_start(struct container *container, const struct network_address *address,
+                    const int *port_fds, size_t n_port_fds, struct err *err)
+{
 	struct execute_command_mount mounts[EXECUTE_COMMAND_MOUNTS];
 	struct environment environment = {};
 	struct seccomp_filter filter = {};
 	struct init_program init = INIT_PROGRAM_EMPTY;
 	struct network_address kept;
+	struct child_plan plan;
 	int *ports = NULL;
 	int r;
 
 	if (!is_startable(container))
 		return err_text(err, -EBUSY, "container %s is started already", container->name);
-	if (container->spec->ipc_mode == IPC_MODE_TASK)
-		plan.shm_dir = shared->shm_dir;
-	if (container->spec->ipc_mode == IPC_MODE_HOST && !container->spec->bare)
-		plan.shm_dir = "/dev/shm";
+	plan = make_plan(container);
 	if (n_port_fds > 0) {
 		ports = malloc(n_port_fds * sizeof(*ports));
 		if (!ports)
@@ -319,7 +278,7 @@ int container_start(struct container *container, const struct network_address *a
 	if (plan.execute_command)
 		execute_command_mounts_done(mounts);
 	environment_done(&environment);
-	free((void *)plan.host_devices);
+	free(plan.host_devices);
 	seccomp_filter_done(&filter);
 	init_program_done(&init);
 	if (r < 0) {

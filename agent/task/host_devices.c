@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +11,11 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "agent/task/child.h"
 #include "lib/cleanup.h"
 
-#define DEPTH_MAX 8
+#define DEPTH_MAX        8
+#define HOST_DEVICES_MAX 4096
 
 static bool is_device(const struct stat *st)
 {
@@ -123,4 +126,56 @@ int host_devices_add(struct container_spec *spec, struct err *err)
 	for (size_t i = 0; r == 0 && i < spec->n_host_devices; i++)
 		r = add_wanted(spec, &spec->host_devices[i], err);
 	return r;
+}
+
+/* --- all of them --- */
+
+/* nftw(3) takes no argument. */
+static struct {
+	struct host_device *list;
+	size_t n;
+	bool failed;
+} found;
+
+static int add_host_device(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	static const char *const skipped[] = {"/dev/pts",   "/dev/shm",  "/dev/mqueue",
+	                                      "/dev/.udev", "/dev/.lxc", "/dev/.lxd-mounts"};
+	struct host_device *device;
+
+	(void)ftw;
+	for (size_t i = 0; i < ARRAY_SIZE(skipped); i++)
+		if (strcmp(path, skipped[i]) == 0)
+			return FTW_SKIP_SUBTREE;
+	if (type != FTW_F || !is_device(st) || strcmp(path, "/dev/console") == 0)
+		return FTW_CONTINUE;
+	if (found.n == HOST_DEVICES_MAX || strlen(path + 5) >= sizeof(device->path))
+		return FTW_CONTINUE;
+
+	device = realloc(found.list, (found.n + 1) * sizeof(*device));
+	if (!device) {
+		found.failed = true;
+		return FTW_STOP;
+	}
+	found.list = device;
+	device += found.n++;
+	*device = (struct host_device){
+		.mode = st->st_mode, .rdev = st->st_rdev, .uid = st->st_uid, .gid = st->st_gid};
+	snprintf(device->path, sizeof(device->path), "%s", path + 5);
+	return FTW_CONTINUE;
+}
+
+int host_devices_all(struct host_device **ret, size_t *ret_n, struct err *err)
+{
+	found.list = NULL;
+	found.n = 0;
+	found.failed = false;
+	(void)nftw("/dev", add_host_device, 8, FTW_PHYS | FTW_MOUNT | FTW_ACTIONRETVAL);
+	if (found.failed) {
+		free(found.list);
+		return err_oom(err);
+	}
+	*ret = found.list;
+	*ret_n = found.n;
+	return 0;
 }

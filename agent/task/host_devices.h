@@ -1,7 +1,7 @@
 /*
- * Devices of the host that a container is given by path, as Docker takes them: a device, a link to
+ * Devices of the host. A container is given them by path, as Docker takes them: a device, a link to
  * one, or a directory with all devices in it. Looked up when the container is made, by us:
- * ecs-agent has a /dev of its own.
+ * ecs-agent has a /dev of its own. A privileged container is given all of them.
  */
 #pragma once
 
@@ -14,3 +14,11 @@
  * than SPEC_DEVICES_MAX; -ENOMEM. err names the path.
  */
 int host_devices_add(struct container_spec *spec, struct err *err);
+
+struct host_device; /* child.h */
+
+/*
+ * Every device in the host's /dev, for privileged containers, but for consoles, terminals and what
+ * is mounted there. *ret is owned by the caller. Returns 0 or -ENOMEM.
+ */
+int host_devices_all(struct host_device **ret, size_t *ret_n, struct err *err);
