@@ -246,11 +246,18 @@ void container_restart(struct engine_container *ec);
 /* It is to stop instead: STOPPED with its last exit, if a restart is due. */
 void container_give_up_restart(struct engine_container *ec);
 
-/* container_ops.c: the steps of one container; each returns at once and marks the task when it
- * has an outcome. */
+/* The steps of one container; each returns at once and marks the task when it has an outcome.
+ * container_pull.c */
 void container_pull(struct engine_container *ec);
-void container_create(struct engine_container *ec);
+/* A create failed with r because something is not there: perhaps a layer, of an image that is known
+ * from memory and was removed meanwhile. True: it is pulled again, once. */
+bool container_pull_again(struct engine_container *ec, int r);
+
+/* container_attach.c */
 void container_attach(struct engine_container *ec);
+
+/* container_ops.c */
+void container_create(struct engine_container *ec);
 void container_serve(struct engine_container *ec);
 void container_start(struct engine_container *ec);
 void container_stop(struct engine_container *ec);
@@ -258,6 +265,9 @@ void container_stop(struct engine_container *ec);
 void container_discard(struct engine_container *ec);
 /* The answer says that the connection ended, not that the request failed. */
 bool answer_is_lost(const struct peer *peer, int r);
+/* The request of a step could not even be sent: it has failed, unless its connection is ending. */
+void container_request_failed(struct engine_container *ec, const char *name, int r,
+                              const char *what);
 
 /* supervisor.c */
 void supervisor_launch(struct engine_task *et);
