@@ -17,6 +17,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "agent/exec_options.h"
 #include "agent/task/protocol.h"
 #include "lib/fd.h"
 #include "lib/ipc.h"
@@ -24,34 +25,11 @@
 #include "lib/parse.h"
 
 #define EXIT_NOT_ASKED 125
-#define ENV_MAX        256
 #define TASK_ID_MAX    255
 #define NAMES_MAX      400 /* bytes of task ids in a message */
 
-static const char usage[] =
-	"Usage: ecs-agent [--runtime-dir FOLDER] exec [OPTION]... TASK CONTAINER [--] COMMAND [ARG]...\n"
-	"\n"
-	"Run a command in a container of this host. TASK is a task's ARN or id, or as much of the\n"
-	"id as no other task here begins with.\n"
-	"\n"
-	"  -i, --interactive        pass standard input on\n"
-	"  -t, --tty                give the command a terminal\n"
-	"  -u, --user USER[:GROUP]  run as this user; names are the container's (its own user)\n"
-	"  -w, --workdir FOLDER     run in this folder of the container (its own)\n"
-	"  -e, --env NAME=VALUE     set a variable; may be repeated\n"
-	"      --help               show this\n";
-
-struct command {
-	bool help, interactive, tty;
-	const char *user, *workdir;
-	const char *env[ENV_MAX];
-	size_t n_env;
-	const char *task, *container;
-	char **args; /* NULL-terminated, of argv */
-};
-
 struct session {
-	const struct command *command;
+	const struct exec_options *command;
 	struct ipc_conn *conn;
 	int signal_fd;
 	int to_fd;       /* the command's standard input, or its terminal */
@@ -64,140 +42,6 @@ struct session {
 	bool is_raw;
 	struct termios saved;
 };
-
-/* --- the command line --- */
-
-/* The value of an option: "--user=U", "--user U", "-u U" or "-uU". */
-static int take_value(int argc, char **argv, int *i, const char *attached, const char **ret,
-                      struct err *err)
-{
-	const char *option = argv[*i];
-
-	if (attached && *attached == '=' && strncmp(option, "--", 2) == 0)
-		*ret = attached + 1;
-	else if (attached && *attached)
-		*ret = attached;
-	else if (*i + 1 < argc)
-		*ret = argv[++*i];
-	else
-		return err_text(err, -EINVAL, "option %s needs a value", option);
-	return **ret ? 0 : err_text(err, -EINVAL, "option %s has an empty value", option);
-}
-
-static int add_env(struct command *command, const char *text, struct err *err)
-{
-	if (text[0] == '=' || !strchr(text, '='))
-		return err_text(err, -EINVAL, "--env \"%.100s\" must be NAME=VALUE", text);
-	if (command->n_env == ENV_MAX - 1)
-		return err_text(err, -EINVAL, "more than %d variables", ENV_MAX - 1);
-	command->env[command->n_env++] = text;
-	return 0;
-}
-
-static int take_valued(int argc, char **argv, int *i, char letter, const char *attached,
-                       struct command *command, struct err *err)
-{
-	const char *value = NULL;
-	int r = take_value(argc, argv, i, attached, &value, err);
-
-	if (r < 0)
-		return r;
-	if (letter == 'u')
-		command->user = value;
-	else if (letter == 'w')
-		command->workdir = value;
-	else
-		return add_env(command, value, err);
-	return 0;
-}
-
-static int take_long(int argc, char **argv, int *i, struct command *command, struct err *err)
-{
-	static const struct {
-		const char *name;
-		char letter;
-	} valued[] = {{"user", 'u'}, {"workdir", 'w'}, {"env", 'e'}};
-	const char *name = argv[*i] + 2;
-	size_t len = strcspn(name, "=");
-
-	for (size_t k = 0; k < ARRAY_SIZE(valued); k++)
-		if (strlen(valued[k].name) == len && strncmp(valued[k].name, name, len) == 0)
-			return take_valued(argc, argv, i, valued[k].letter, name + len, command,
-			                   err);
-	if (strcmp(name, "interactive") == 0)
-		command->interactive = true;
-	else if (strcmp(name, "tty") == 0)
-		command->tty = true;
-	else if (strcmp(name, "help") == 0)
-		command->help = true;
-	else
-		return err_text(err, -EINVAL, "unknown option --%.60s (see ecs-agent exec --help)",
-		                name);
-	return 0;
-}
-
-/* Letters may stand together: -it, -iu root. */
-static int take_short(int argc, char **argv, int *i, struct command *command, struct err *err)
-{
-	for (const char *p = argv[*i] + 1; *p; p++) {
-		if (*p == 'i')
-			command->interactive = true;
-		else if (*p == 't')
-			command->tty = true;
-		else if (strchr("uwe", *p))
-			return take_valued(argc, argv, i, *p, p + 1, command, err);
-		else
-			return err_text(err, -EINVAL,
-			                "unknown option -%c (see ecs-agent exec --help)", *p);
-	}
-	return 0;
-}
-
-/* Options stand before, between or after the two names; the command begins at the third word. */
-static int parse(int argc, char **argv, struct command *command, struct err *err)
-{
-	int i, r = 0;
-
-	for (i = 1; r == 0 && i < argc; i++) {
-		if (strcmp(argv[i], "--") == 0) {
-			i++;
-			break;
-		}
-		if (strncmp(argv[i], "--", 2) == 0)
-			r = take_long(argc, argv, &i, command, err);
-		else if (argv[i][0] == '-' && argv[i][1])
-			r = take_short(argc, argv, &i, command, err);
-		else if (!command->task)
-			command->task = argv[i];
-		else if (!command->container)
-			command->container = argv[i];
-		else
-			break;
-	}
-	if (r < 0 || command->help)
-		return r;
-	if (!command->task)
-		return err_text(err, -EINVAL,
-		                "a task and a container must be named (see ecs-agent exec --help)");
-	if (!command->container)
-		return err_text(err, -EINVAL,
-		                "a container of task %.64s must be named (see ecs-agent exec "
-		                "--help)",
-		                command->task);
-	if (i >= argc)
-		return err_text(err, -EINVAL, "no command is given for container %.100s",
-		                command->container);
-	command->args = argv + i;
-	if (command->workdir && command->workdir[0] != '/')
-		return err_text(err, -EINVAL, "--workdir \"%.100s\" must be an absolute path",
-		                command->workdir);
-	if (command->tty && command->interactive && !isatty(STDIN_FILENO))
-		return err_text(
-			err, -EINVAL,
-			"standard input is no terminal, which -i and -t together need; leave "
-			"-t out");
-	return 0;
-}
 
 /* --- which task --- */
 
@@ -250,7 +94,7 @@ static int find_task(const char *run_dir, const char *text, char *ret, size_t n_
 	return err_text(err, -ENOENT, "no task \"%.64s\" is on this host, which has none", wanted);
 }
 
-static int connect_task(const struct command *command, const char *run_dir, struct session *s,
+static int connect_task(const struct exec_options *command, const char *run_dir, struct session *s,
                         struct err *err)
 {
 	char id[TASK_ID_MAX + 1], path[PATH_MAX];
@@ -305,8 +149,8 @@ static int add_size(struct json_object *body)
 	return json_add_u64(obj, "columns", size.ws_col);
 }
 
-static int make_request(const struct command *command, const char *const *stdio, size_t n_stdio,
-                        struct json_object **ret)
+static int make_request(const struct exec_options *command, const char *const *stdio,
+                        size_t n_stdio, struct json_object **ret)
 {
 	_cleanup_json_ struct json_object *body = ipc_message_new("exec", NULL);
 	size_t n_args = 0;
@@ -608,7 +452,7 @@ static void done(struct session *s)
 
 int exec_command(int argc, char **argv, const struct options *options)
 {
-	struct command command = {};
+	struct exec_options command = {};
 	struct session s = {
 		.command = &command,
 		.signal_fd = -EBADF,
@@ -619,9 +463,10 @@ int exec_command(int argc, char **argv, const struct options *options)
 	struct err err = {};
 	int r;
 
-	r = parse(argc, argv, &command, &err);
+	r = exec_options_parse(argc, argv, &command, &err);
 	if (r == 0 && command.help)
-		return fputs(usage, stdout) < 0 || fflush(stdout) != 0 ? EXIT_NOT_ASKED : 0;
+		return fputs(exec_options_usage, stdout) < 0 || fflush(stdout) != 0 ? EXIT_NOT_ASKED
+		                                                                    : 0;
 	if (r == 0)
 		r = connect_task(&command, options->runtime_dir, &s, &err);
 	if (r == 0)
