@@ -60,19 +60,9 @@ static int set_hostname(struct child *child)
 
 /* --- the new root, and the process itself --- */
 
-/* The old root ends up under the new one and is taken away, with all that was mounted there. */
 static int pivot(struct child *child)
 {
-	int r;
-
-	if (fchdir(child->root_fd) < 0)
-		return -errno;
-	r = sys_pivot_root(".", ".");
-	if (r == 0)
-		r = sys_umount(".", MNT_DETACH);
-	if (r == 0 && chdir("/") < 0)
-		r = -errno;
-	return r;
+	return mount_pivot(child->root_fd);
 }
 
 /* So that a user other than root can open /dev/stdout, which is the pipe or the terminal. */

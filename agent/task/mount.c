@@ -53,6 +53,20 @@ int mount_attach(int mount_fd, int target_fd)
 	return r < 0 ? -errno : 0;
 }
 
+int mount_pivot(int fd)
+{
+	int r;
+
+	if (fchdir(fd) < 0)
+		return -errno;
+	r = sys_pivot_root(".", ".");
+	if (r == 0)
+		r = sys_umount(".", MNT_DETACH);
+	if (r == 0 && chdir("/") < 0)
+		r = -errno;
+	return r;
+}
+
 static const struct {
 	unsigned int attr;
 	unsigned long mount_flag;

@@ -57,6 +57,12 @@ int mount_clone(int fd, bool recursive);
 int mount_attach(int mount_fd, int target_fd);
 
 /*
+ * Make the mount that fd is the root of this process's root, and its working directory. The old
+ * root ends up under the new one and is taken away, with all that was mounted there.
+ */
+int mount_pivot(int fd);
+
+/*
  * Set MOUNT_ATTR_* bits of an attached mount that fd is the root of; bits that are set stay so.
  * recursive: of all mounts below, too (-EOPNOTSUPP before Linux 5.12).
  */

@@ -80,15 +80,7 @@ static int change_root(const char *empty_dir)
 	if (target < 0)
 		return -errno;
 	r = mount_attach(fd, target);
-	if (r == 0 && fchdir(fd) < 0)
-		r = -errno;
-	if (r == 0)
-		r = sys_pivot_root(".", ".");
-	if (r == 0)
-		r = sys_umount(".", MNT_DETACH);
-	if (r == 0 && chdir("/") < 0)
-		r = -errno;
-	return r;
+	return r < 0 ? r : mount_pivot(fd);
 }
 
 static int give_up_capabilities(void)
