@@ -18,8 +18,6 @@
 #define DEPTH_MAX 32        /* of cgroups that a container has made below its own */
 #define TEXT_MAX  (1 << 20) /* of a file with a line for each device */
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 static int path_join(char *buf, size_t n, const char *path, const char *file)
 {
 	return snprintf(buf, n, "%s/%s", path, file) < (int)n ? 0 : -ENAMETOOLONG;

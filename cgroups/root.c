@@ -14,8 +14,6 @@
 
 #define MOUNTINFO_MAX (16u << 20)
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 int root_controller(const struct cgroup_root *root, enum controller controller,
                     const struct hierarchy **ret, struct err *err)
 {

@@ -176,6 +176,20 @@ int file_replace(int dir_fd, const char *path, const void *data, size_t len, mod
 	return sync_parent(dir_fd, path);
 }
 
+int dir_open(int dir_fd, const char *path, DIR **ret)
+{
+	_cleanup_close_ int fd =
+		openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	*ret = fdopendir(fd);
+	if (!*ret)
+		return -errno;
+	TAKE_FD(fd);
+	return 0;
+}
+
 int dir_create_all(const char *path, mode_t mode)
 {
 	char buf[PATH_MAX];
@@ -255,24 +269,15 @@ static int remove_entry(struct removal *removal, int dir_fd, const char *name, u
 	return unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 static int remove_children(struct removal *removal, int dir_fd, unsigned int depth)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
-	_cleanup_close_ int fd = -EBADF;
 	struct dirent *entry;
 	int r;
 
-	/* A description of its own: the position in the directory starts anew. */
-	fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	TAKE_FD(fd);
-
+	r = dir_open(dir_fd, ".", &dir);
+	if (r < 0)
+		return r;
 	while ((errno = 0, entry = readdir(dir))) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;

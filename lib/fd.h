@@ -1,6 +1,7 @@
 /* File descriptors: owning them, and reading and writing whole small files through them. */
 #pragma once
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -53,6 +54,14 @@ int file_write(int dir_fd, const char *path, const char *text);
  * "<path>.<16 hex digits>.tmp" that nobody reads). Several processes may do it at once: one wins.
  */
 int file_replace(int dir_fd, const char *path, const void *data, size_t len, mode_t mode);
+
+/*
+ * Open a directory for readdir(3), below dir_fd ("." for itself): a description of its own, so that
+ * each reader begins at the start. A link in the place of path is not followed.
+ * *ret is owned by the caller. Returns 0 or -errno of openat(2) or fdopendir(3).
+ */
+int dir_open(int dir_fd, const char *path, DIR **ret);
+DEFINE_CLEANUP(DIR *, closedir)
 
 /* Make a directory and its missing parents, each with the mode. An existing one is left alone. */
 int dir_create_all(const char *path, mode_t mode);

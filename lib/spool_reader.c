@@ -27,8 +27,6 @@ struct spool_reader {
 	uint64_t skipped_bytes;
 };
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 int spool_reader_new(int dir_fd, struct spool_cursor from, struct spool_reader **ret,
                      struct err *err)
 {
@@ -63,19 +61,6 @@ uint64_t spool_reader_skipped_bytes(const struct spool_reader *reader)
 	return reader->skipped_bytes;
 }
 
-static int open_dir(int dir_fd, DIR **ret)
-{
-	_cleanup_close_ int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	*ret = fdopendir(fd);
-	if (!*ret)
-		return -errno;
-	TAKE_FD(fd);
-	return 0;
-}
-
 /* The oldest segment from this number on; 0 if there is none. */
 static int find_segment(int dir_fd, uint32_t from, uint32_t *ret)
 {
@@ -90,7 +75,7 @@ static int find_segment(int dir_fd, uint32_t from, uint32_t *ret)
 		*ret = from;
 		return 0;
 	}
-	r = open_dir(dir_fd, &dir);
+	r = dir_open(dir_fd, ".", &dir);
 	if (r < 0)
 		return r;
 	while ((errno = 0, entry = readdir(dir))) {
@@ -112,7 +97,7 @@ int spool_delete_before(int dir_fd, uint32_t segment)
 	struct dirent *entry;
 	int r, deleted = 0;
 
-	r = open_dir(dir_fd, &dir);
+	r = dir_open(dir_fd, ".", &dir);
 	if (r < 0)
 		return r;
 	while ((errno = 0, entry = readdir(dir))) {

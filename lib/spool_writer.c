@@ -19,8 +19,6 @@
 #define FOLDER_TRIES  16
 #define SEGMENT_MIN   4096
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 struct spool_writer {
 	int dir_fd;
 	int segment_fd; /* -EBADF: the next record opens one */
@@ -82,18 +80,12 @@ static int create_file(const struct spool_writer *writer, const char *name)
 static int count_segments(struct spool_writer *writer)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
-	_cleanup_close_ int fd = -EBADF;
 	struct dirent *entry;
 	uint64_t used = 0;
+	int r = dir_open(writer->dir_fd, ".", &dir);
 
-	fd = openat(writer->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	TAKE_FD(fd);
-
+	if (r < 0)
+		return r;
 	while ((errno = 0, entry = readdir(dir))) {
 		struct stat st;
 		uint32_t number;

@@ -77,23 +77,18 @@ static bool has_all(int dir_fd, const char *name, const char *const *files, size
 int version_dir_newest(int dir_fd, const char *const *files, size_t n,
                        char ret[static VERSION_DIR_NAME_MAX + 1])
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	char newest[VERSION_DIR_NAME_MAX + 1] = "";
 	struct dirent *entry;
+	int r = dir_open(dir_fd, ".", &dir);
 
-	if (!dir) {
-		int r = -errno;
-
-		fd_close(fd);
+	if (r < 0)
 		return r;
-	}
 	while ((entry = readdir(dir)))
 		if (is_version(entry->d_name) && version_compare(entry->d_name, newest) > 0 &&
 		    has_all(dir_fd, entry->d_name, files, n))
 			snprintf(newest, sizeof(newest), "%.*s", VERSION_DIR_NAME_MAX,
 			         entry->d_name);
-	(void)closedir(dir); /* it was read only */
 	if (!newest[0])
 		return -ENOENT;
 	memcpy(ret, newest, sizeof(newest));

@@ -21,8 +21,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 #define LOCK_SUFFIX ".lock"
 #define LOCK_NAME_N (DIGEST_HEX_LEN + sizeof(LOCK_SUFFIX))
 #define RECORD_N    (DIGEST_HEX_LEN + sizeof(".json"))
@@ -246,18 +244,13 @@ typedef int (*name_fn)(struct store *store, const char *name, void *userdata);
 
 static int for_each_name(struct store *store, int dir_fd, name_fn fn, void *userdata)
 {
-	_cleanup_close_ int fd = openat(dir_fd, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
 	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	int r;
 
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	TAKE_FD(fd);
-
+	r = dir_open(dir_fd, ".", &dir);
+	if (r < 0)
+		return r;
 	while ((errno = 0, entry = readdir(dir))) {
 		if (entry->d_name[0] == '.')
 			continue;
@@ -274,9 +267,9 @@ static int clean_name(struct store *store, const char *name, void *userdata)
 	_cleanup_close_ int lock_fd = -EBADF;
 
 	(void)userdata;
-	snprintf(diff_id.hex, sizeof(diff_id.hex), "%s", name);
-	if (!name_is_hex(diff_id.hex, DIGEST_HEX_LEN))
+	if (!name_is_hex(name, DIGEST_HEX_LEN))
 		return 0;
+	memcpy(diff_id.hex, name, DIGEST_HEX_LEN + 1);
 	if (lock_layer(store, &diff_id, LOCK_EX | LOCK_NB, &lock_fd) == 0)
 		store_layer_discard(store, &diff_id);
 	return 0;
@@ -546,7 +539,7 @@ static int sweep_layer(struct store *store, const char *name, void *userdata)
 	if (!name_is_hex(name, DIGEST_HEX_LEN) ||
 	    json_object_object_get_ex(sweep->used, name, NULL))
 		return 0;
-	snprintf(diff_id.hex, sizeof(diff_id.hex), "%s", name);
+	memcpy(diff_id.hex, name, DIGEST_HEX_LEN + 1);
 	mount_fd = openat(store->layers_fd, name, O_DIRECTORY | O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (mount_fd < 0 || flock(mount_fd, LOCK_EX | LOCK_NB) < 0)
 		return 0;

@@ -39,8 +39,6 @@
 #define TASK_PREFIX  "ecstasks-"
 #define OWN_LINE_MAX 4096
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 /*
  * Where systemd keeps the hierarchy by which it tells services apart (systemd.unit hierarchy of
  * "CGROUP_DELEGATION.md"): cgroup2 alone, cgroup2 beside v1 (hybrid), or v1 alone. The first that
@@ -284,16 +282,11 @@ static int ask_all(struct supervisors *s, int cgroup_fd)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	const struct dirent *entry;
-	int fd, r, first = 0;
+	int r, first = 0;
 
-	fd = openat(cgroup_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir) {
-		fd_close(fd);
-		return -ENOMEM;
-	}
+	r = dir_open(cgroup_fd, ".", &dir);
+	if (r < 0)
+		return r;
 	while ((entry = readdir(dir))) {
 		if (strncmp(entry->d_name, TASK_PREFIX, strlen(TASK_PREFIX)) != 0)
 			continue;

@@ -14,8 +14,6 @@
 #include "lib/fd.h"
 #include "lib/parse.h"
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 static int open_task_dir(const struct json_file *file, struct err *err)
 {
 	int fd;
@@ -145,16 +143,11 @@ static int measure(int logs_fd, const char *name, struct kept *ret)
 	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	struct stat st;
-	int fd;
+	int r;
 
-	fd = openat(logs_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir) {
-		fd_close(fd);
-		return -errno;
-	}
+	r = dir_open(logs_fd, name, &dir);
+	if (r < 0)
+		return r;
 	while ((entry = readdir(dir))) {
 		if (entry->d_name[0] == '.' ||
 		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
@@ -192,16 +185,11 @@ static int list_ended(int logs_fd, json_file_is_live_fn is_live, void *userdata,
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
-	int fd;
+	int r;
 
-	fd = openat(logs_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir) {
-		fd_close(fd);
-		return -errno;
-	}
+	r = dir_open(logs_fd, ".", &dir);
+	if (r < 0)
+		return r;
 	while ((errno = 0, entry = readdir(dir))) {
 		struct kept kept = {0}, *items;
 

@@ -72,8 +72,6 @@ static void item_sending(void *userdata, uint64_t bytes);
 static void item_sent(void *userdata, uint64_t bytes);
 static void item_finished(void *userdata);
 
-DEFINE_CLEANUP(DIR *, closedir)
-
 static void item_free(struct item *item)
 {
 	if (item->is_queued)
@@ -220,16 +218,11 @@ static int for_each_dir(int at_fd, const char *path, found_fn found, void *userd
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
-	int fd;
+	int r;
 
-	fd = openat(at_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir) {
-		fd_close(fd);
-		return -errno;
-	}
+	r = dir_open(at_fd, path, &dir);
+	if (r < 0)
+		return r;
 	while ((errno = 0, entry = readdir(dir))) {
 		if (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN)
 			continue;

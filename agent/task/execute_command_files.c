@@ -226,15 +226,12 @@ static bool is_over(int fd, uint64_t keep_usec)
 
 static void remove_old_logs(int logs_fd, uint64_t keep_usec)
 {
-	int list_fd = openat(logs_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = list_fd >= 0 ? fdopendir(list_fd) : NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	size_t n = 0;
 
-	if (!dir) {
-		fd_close(list_fd);
+	if (dir_open(logs_fd, ".", &dir) < 0)
 		return; /* tried again by the next container */
-	}
 	while (n < REMOVED_AT_ONCE && (entry = readdir(dir))) {
 		_cleanup_close_ int fd = -EBADF;
 		int r;
@@ -250,7 +247,6 @@ static void remove_old_logs(int logs_fd, uint64_t keep_usec)
 		if (r < 0)
 			log_warning(NULL, r, "remove the ECS Exec logs of task %s", entry->d_name);
 	}
-	(void)closedir(dir); /* it was read only */
 }
 
 /* The task's own, held by a lock: anew if another supervisor removed it before we had that. */

@@ -280,22 +280,18 @@ static bool is_entry(const char *name)
 /* Calls for each entry; returns how many there are. */
 static size_t each_entry(int dir_fd, bool remove)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *found;
 	size_t n = 0;
 
-	if (!dir) {
-		fd_close(fd);
+	if (dir_open(dir_fd, ".", &dir) < 0)
 		return 0;
-	}
 	while ((found = readdir(dir)))
 		if (is_entry(found->d_name)) {
 			n++;
 			if (remove)
 				(void)unlinkat(dir_fd, found->d_name, 0); /* another may have */
 		}
-	closedir(dir);
 	return n;
 }
 

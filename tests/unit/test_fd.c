@@ -37,6 +37,34 @@ static int teardown(void **state)
 	return 0;
 }
 
+static size_t count_entries(int dir_fd, const char *path)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	const struct dirent *entry;
+	size_t n = 0;
+
+	assert_int_equal(dir_open(dir_fd, path, &dir), 0);
+	while ((entry = readdir(dir)))
+		n += entry->d_name[0] != '.';
+	return n;
+}
+
+static void test_each_reader_of_a_directory_begins_at_its_start(void **state)
+{
+	struct fixture *f = *state;
+	DIR *dir = NULL;
+
+	assert_int_equal(mkdirat(f->fd, "one", 0700), 0);
+	assert_int_equal(mkdirat(f->fd, "two", 0700), 0);
+	assert_int_equal(symlinkat("one", f->fd, "link"), 0);
+	assert_int_equal(count_entries(f->fd, "."), 3);
+	assert_int_equal(count_entries(f->fd, "."), 3);
+	assert_int_equal(count_entries(f->fd, "one"), 0);
+	assert_int_equal(dir_open(f->fd, "link", &dir), -ENOTDIR);
+	assert_int_equal(dir_open(f->fd, "absent", &dir), -ENOENT);
+	assert_null(dir);
+}
+
 static void test_a_file_is_replaced_as_a_whole(void **state)
 {
 	struct fixture *f = *state;
@@ -164,6 +192,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 			test_a_very_deep_tree_is_removed_with_few_descriptors, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_each_reader_of_a_directory_begins_at_its_start,
+	                                        setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_file_is_replaced_as_a_whole, setup,
 	                                        teardown),
 		cmocka_unit_test_setup_teardown(test_replacing_at_once_leaves_one_whole_file, setup,
