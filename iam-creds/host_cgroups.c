@@ -6,7 +6,6 @@
  */
 #include "iam-creds/host_cgroups.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -20,8 +19,6 @@
 
 #define TASK_PREFIX "ecstasks-"
 #define KNOWN_MAX   32
-
-DEFINE_CLEANUP(DIR *, closedir)
 
 struct host_cgroups {
 	int top_fd;
@@ -90,24 +87,20 @@ static bool is_child(const struct dirent *entry)
 /* name: of a directory in parent_fd. */
 static int search_at(struct search *search, int parent_fd, const char *name, unsigned depth)
 {
-	int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r = 0;
 	_cleanup_(closedirp) DIR *dir = NULL;
 	const struct dirent *entry;
 	struct stat st;
+	int r;
 
-	if (fd < 0)
-		return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -errno : 0;
-	dir = fdopendir(fd);
-	if (!dir) {
-		fd_close(fd);
-		return -ENOMEM;
-	}
+	r = dir_open(parent_fd, name, &dir);
+	if (r < 0)
+		return r == -EMFILE || r == -ENFILE || r == -ENOMEM ? r : 0;
 	if (search->n_seen++ == HOST_CGROUPS_MAX)
 		return -E2BIG;
-	search->found = fstat(fd, &st) == 0 && st.st_ino == search->id;
+	search->found = fstat(dirfd(dir), &st) == 0 && st.st_ino == search->id;
 	while (r == 0 && !search->found && depth < HOST_CGROUPS_DEPTH_MAX && (entry = readdir(dir)))
 		if (is_child(entry))
-			r = search_at(search, fd, entry->d_name, depth + 1);
+			r = search_at(search, dirfd(dir), entry->d_name, depth + 1);
 	return r;
 }
 
