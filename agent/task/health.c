@@ -14,6 +14,7 @@
 #define RETRIES_MAX  1000
 #define ARGS_MAX     1024
 #define DURATION_MAX (7ull * 24 * 3600 * 1000000)
+#define START_USEC   5000000 /* Docker's start interval, where none is given */
 #define ERROR_CODE   (-1) /* of a check that could not be started or did not end, as with Docker */
 
 enum health_status {
@@ -35,8 +36,9 @@ struct health {
 	struct exec_set *set;
 	struct container *container;
 	struct exec *exec;
-	uint64_t started_usec, due_usec; /* monotonic */
-	unsigned int failures;           /* in a row */
+	uint64_t started_usec, due_usec,
+		checked_usec;  /* monotonic; checked: the last one's start */
+	unsigned int failures; /* in a row */
 
 	enum health_status status;
 	uint64_t since_realtime_usec;
@@ -89,8 +91,12 @@ int health_check_parse(struct json_object *obj, struct health_check *ret, struct
 	size_t n = 0;
 	int r;
 
+	ret->start_interval_usec = START_USEC;
 	r = ONLY_MEMBERS(obj, "healthCheck", err, "args", "intervalUsec", "timeoutUsec",
-	                 "startPeriodUsec", "retries");
+	                 "startPeriodUsec", "startIntervalUsec", "retries");
+	if (r == 0)
+		r = json_optional(json_get_u64(obj, "startIntervalUsec", DURATION_MAX,
+		                               &ret->start_interval_usec, err));
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(members); i++)
 		r = json_get_u64(obj, members[i].name, members[i].max, members[i].value, err);
 	if (r == 0)
@@ -103,9 +109,11 @@ int health_check_parse(struct json_object *obj, struct health_check *ret, struct
 		return err_text(err, -EINVAL,
 		                "healthCheck: args has %zu strings; it must have 1 to %d", n,
 		                ARGS_MAX);
-	if (ret->interval_usec == 0 || ret->timeout_usec == 0 || retries == 0)
+	if (ret->interval_usec == 0 || ret->timeout_usec == 0 || ret->start_interval_usec == 0 ||
+	    retries == 0)
 		return err_text(err, -EINVAL,
-		                "healthCheck: intervalUsec, timeoutUsec and retries must not be 0");
+		                "healthCheck: intervalUsec, startIntervalUsec, timeoutUsec and "
+		                "retries must not be 0");
 	ret->retries = (unsigned int)retries;
 	return copy_args(args, n, &ret->args, err);
 }
@@ -143,12 +151,21 @@ struct health *health_free(struct health *health)
 
 /* --- checking --- */
 
+static void set_due(struct health *health)
+{
+	uint64_t now = now_monotonic_usec();
+	bool starts = health->status == HEALTH_STARTING &&
+	              now - health->started_usec < health->check.start_period_usec;
+
+	health->due_usec =
+		now + (starts ? health->check.start_interval_usec : health->check.interval_usec);
+}
+
 void health_start(struct health *health, struct exec_set *set, struct container *container)
 {
 	health->set = set;
 	health->container = container;
 	health->started_usec = now_monotonic_usec();
-	health->due_usec = health->started_usec + health->check.interval_usec;
 	health->failures = 0;
 	free(health->output); /* of an earlier start */
 	health->output = NULL;
@@ -156,6 +173,7 @@ void health_start(struct health *health, struct exec_set *set, struct container 
 	health->status = HEALTH_STARTING;
 	health->since_realtime_usec = now_realtime_usec();
 	health->news = true;
+	set_due(health);
 }
 
 void health_stop(struct health *health)
@@ -175,7 +193,7 @@ static void set_status(struct health *health, enum health_status status)
 static bool failure_counts(const struct health *health)
 {
 	return health->status != HEALTH_STARTING ||
-	       now_monotonic_usec() - health->started_usec >= health->check.start_period_usec;
+	       health->checked_usec - health->started_usec >= health->check.start_period_usec;
 }
 
 /* text: JSON-proof, taken. */
@@ -194,7 +212,7 @@ static void take_result(struct health *health, int exit_code, char *text)
 	health->exit_code = exit_code;
 	free(health->output);
 	health->output = text;
-	health->due_usec = now_monotonic_usec() + health->check.interval_usec;
+	set_due(health);
 	health->news |= !same || before != health->status;
 }
 
@@ -248,6 +266,7 @@ void health_check_due(struct health *health, uint64_t now_usec)
 	if (!health->due_usec || now_usec < health->due_usec)
 		return;
 	health->due_usec = 0;
+	health->checked_usec = now_usec;
 	if (exec_start(health->set, health->container, &request, on_exec, health, &health->exec,
 	               &err) < 0)
 		take_text(health, err.text);

@@ -7,8 +7,9 @@
  *   UNHEALTHY `retries` in a row were not: another code, a time-out, or no start at all
  *
  * The first check comes an interval after the start, each further one an interval after the end of
- * the one before. Failures do not count within the start period, unless a check has succeeded
- * before. Source: Docker, "HEALTHCHECK" in the Dockerfile reference.
+ * the one before. Within the start period failures do not count, and the start interval takes the
+ * place of the interval, until a check has succeeded. Source: Docker, "HEALTHCHECK" in the
+ * Dockerfile reference.
  */
 #pragma once
 
@@ -22,7 +23,7 @@
 
 struct health_check {
 	char **args; /* owned, NULL-terminated; NULL: there is no check */
-	uint64_t interval_usec, timeout_usec, start_period_usec;
+	uint64_t interval_usec, timeout_usec, start_period_usec, start_interval_usec;
 	unsigned int retries;
 };
 

@@ -45,7 +45,8 @@
  *      "stopSignal":"SIGTERM",
  *      "ipcMode":"none"|"host",            in a task that has no ipcMode: of this container alone
  *      "healthCheck":{"args":["..."],"intervalUsec":n,"timeoutUsec":n,"startPeriodUsec":n,
- *          "retries":n},                   see health.h; all of it, or no "healthCheck"
+ *          "startIntervalUsec":n,"retries":n}, see health.h; all of it but startIntervalUsec (5 s
+ *                                          without it), or no "healthCheck"
  *      "executeCommandAgent":{"sessionLimit":n},   ECS Exec (execute_command.h), or none
  *      "log":{...}}}                       see lib/spool.h; driver "none": output is discarded
  *      Cgroup, namespaces, network endpoint, root file system. For host mode no namespace is made.

@@ -27,9 +27,10 @@ def task(host):
     return Task(host)
 
 
-def check(*args, interval=0.05, timeout=20, start_period=0, retries=3):
+def check(*args, interval=0.05, timeout=20, start_period=0, start_interval=0.05, retries=3):
     return {"args": list(args), "intervalUsec": int(interval * 1e6), "timeoutUsec": int(timeout * 1e6),
-            "startPeriodUsec": int(start_period * 1e6), "retries": retries}
+            "startPeriodUsec": int(start_period * 1e6), "startIntervalUsec": int(start_interval * 1e6),
+            "retries": retries}
 
 
 def shell(script, **more):
@@ -85,6 +86,16 @@ def test_failures_do_not_count_in_the_start_period(task):
     assert len(failed) >= 3 and all(event["status"] == "STARTING" for event in failed[:-1])
 
 
+def test_in_the_start_period_the_start_interval_holds_until_a_success(task):
+    """Neither the interval nor any other start interval would let this test end."""
+    script = "n=$(cat /tmp/n 2>/dev/null); n=$((n+1)); echo $n | tee /tmp/n; test $n -ge 4"
+    start(task, shell(script, retries=1, start_period=1000, interval=1000))
+    assert [event.get("exitCode") for event in until(task, "HEALTHY")] == [None, 1, 1, 1, 0]
+
+    start(task, shell(script, retries=1, start_interval=1000), name="no-period")
+    assert [event.get("exitCode") for event in until(task, "UNHEALTHY", "no-period")] == [None, 1]
+
+
 def test_a_check_that_hangs_is_killed_and_failed(task):
     start(task, shell("echo begun; sleep 1000", timeout=0.3, retries=1))
     event = until(task, "UNHEALTHY")[-1]
@@ -122,7 +133,8 @@ def test_checks_end_with_the_container_and_start_anew(task):
 
 @pytest.mark.parametrize("change, message", [
     ({"args": []}, "args"), ({"args": None}, "args"), ({"retries": 0}, "must not be 0"),
-    ({"intervalUsec": 0}, "must not be 0"), ({"intervalUsec": -1}, "intervalUsec"),
+    ({"intervalUsec": 0}, "must not be 0"), ({"startIntervalUsec": 0}, "must not be 0"),
+    ({"intervalUsec": -1}, "intervalUsec"),
     ({"timeoutUsec": "1"}, "timeoutUsec"), ({"shell": True}, "shell"),
 ])
 def test_what_is_wrong_with_a_check_is_refused_by_name(task, change, message):
