@@ -37,8 +37,8 @@ struct member {
 	const char *const *members; /* of an object, or of each in an array; NULL: any */
 };
 
-static const char *const health_members[] = {"Test",        "Interval", "Timeout",
-                                             "StartPeriod", "Retries",  NULL};
+static const char *const health_members[] = {"Test",          "Interval", "Timeout", "StartPeriod",
+                                             "StartInterval", "Retries",  NULL};
 
 static const struct member config_members[] = {
 	{.name = "ArgsEscaped", KIND_BOOL, WITHOUT_EFFECT},

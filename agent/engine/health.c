@@ -61,9 +61,9 @@ static int check_test(struct json_object *check, struct err *err)
 	return 1;
 }
 
-/* 0 is Docker's word for the default. */
-static int get_duration(struct json_object *check, const char *name, uint64_t otherwise_usec,
-                        uint64_t *ret_usec, struct err *err)
+/* 0 is Docker's word for what the image says, whose mistakes are nobody's here, or the default. */
+static int get_duration(struct json_object *check, struct json_object *image, const char *name,
+                        uint64_t otherwise_usec, uint64_t *ret_usec, struct err *err)
 {
 	int64_t nsec = 0;
 	int r;
@@ -75,28 +75,41 @@ static int get_duration(struct json_object *check, const char *name, uint64_t ot
 		return err_text(err, -EINVAL,
 		                "%s is %lld ns, it must be 0 or at least 1 millisecond", name,
 		                (long long)nsec);
+	if (nsec == 0)
+		(void)json_get_i64(image, name, DURATION_MIN, DURATION_MAX, &nsec, NULL);
 	*ret_usec = nsec > 0 ? (uint64_t)nsec / 1000 : otherwise_usec;
 	return 0;
 }
 
 struct parameters {
 	uint64_t interval_usec, timeout_usec, start_period_usec;
+	uint64_t start_interval_usec; /* 0: that of ecs-task, which is Docker's */
 	int64_t retries;
 };
 
-static int get_parameters(struct json_object *check, struct parameters *ret, struct err *err)
+static int get_parameters(struct json_object *check, struct json_object *image,
+                          struct parameters *ret, struct err *err)
 {
-	int r;
+	const struct {
+		const char *name;
+		uint64_t otherwise, *value;
+	} durations[] = {
+		{"Interval", INTERVAL_USEC, &ret->interval_usec},
+		{"Timeout", TIMEOUT_USEC, &ret->timeout_usec},
+		{"StartPeriod", 0, &ret->start_period_usec},
+		{"StartInterval", 0, &ret->start_interval_usec},
+	};
+	int r = 0;
 
 	ret->retries = 0;
-	r = get_duration(check, "Interval", INTERVAL_USEC, &ret->interval_usec, err);
-	if (r == 0)
-		r = get_duration(check, "Timeout", TIMEOUT_USEC, &ret->timeout_usec, err);
-	if (r == 0)
-		r = get_duration(check, "StartPeriod", 0, &ret->start_period_usec, err);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(durations); i++)
+		r = get_duration(check, image, durations[i].name, durations[i].otherwise,
+		                 durations[i].value, err);
 	if (r == 0)
 		r = json_optional(
 			json_get_i64(check, "Retries", 0, RETRIES_MAX, &ret->retries, err));
+	if (ret->retries == 0)
+		(void)json_get_i64(image, "Retries", 1, RETRIES_MAX, &ret->retries, NULL);
 	if (ret->retries == 0)
 		ret->retries = RETRIES;
 	return r;
@@ -118,7 +131,7 @@ int health_parse(struct container *c, struct err *err)
 		r = check_test(check, err);
 	if (r >= 0 && check) {
 		c->has_health_check = r > 0;
-		r = get_parameters(check, &parameters, err);
+		r = get_parameters(check, NULL, &parameters, err);
 	}
 	if (r < 0)
 		return err_prefix(err, r, "healthCheck");
@@ -188,7 +201,8 @@ int health_add_check(const struct container *c, struct json_object *obj)
 
 	if (!c->has_health_check)
 		return 0;
-	r = get_parameters(get_check(c), &parameters, NULL);
+	r = get_parameters(get_check(c), json_get(c->image_config, "Healthcheck"), &parameters,
+	                   NULL);
 	if (r < 0)
 		return r;
 	check = json_object_new_object();
@@ -201,6 +215,9 @@ int health_add_check(const struct container *c, struct json_object *obj)
 		r = json_add_u64(check, "timeoutUsec", parameters.timeout_usec);
 	if (r == 0)
 		r = json_add_u64(check, "startPeriodUsec", parameters.start_period_usec);
+	/* An older ecs-task does not know it. */
+	if (r == 0 && parameters.start_interval_usec > 0)
+		r = json_add_u64(check, "startIntervalUsec", parameters.start_interval_usec);
 	return r < 0 ? r : json_add_i64(check, "retries", parameters.retries);
 }
 

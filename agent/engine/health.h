@@ -1,8 +1,8 @@
 /*
  * Health checks of containers: what dockerConfig.config.Healthcheck asks for, and what ecs-task has
- * found out. HEALTHCHECK of an image is not looked at: ECS monitors only what the task definition
+ * found out. HEALTHCHECK of an image is not carried out: ECS monitors only what the task definition
  * says (Amazon ECS Developer Guide, "Determine Amazon ECS task health using container health
- * checks").
+ * checks"). But times and retries that the definition leaves out are the image's, as with Docker.
  */
 #pragma once
 

@@ -33,6 +33,8 @@ static const struct row {
 	{"\"Entrypoint\":[\"x\"]", NULL, "it takes the container's entryPoint"},
 	{"\"Healthcheck\":{\"Test\":[\"CMD-SHELL\",\"true\"]}",
          "\"args\":[\"/bin/sh\",\"-c\",\"true\"]", NULL},
+	{"\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"],\"StartInterval\":2000000000}",
+         "\"startIntervalUsec\":2000000", NULL},
 	{"\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"],\"Jitter\":5}", NULL, "Healthcheck: Jitter"},
 	{"\"Shell\":[\"/bin/ash\",\"-ec\"],\"Healthcheck\":{\"Test\":[\"CMD-SHELL\",\"true\"]}",
          "\"args\":[\"/bin/ash\",\"-ec\",\"true\"]", NULL},

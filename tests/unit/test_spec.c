@@ -233,6 +233,50 @@ static void test_what_the_definition_leaves_out_is_the_images(void **state)
 	}
 }
 
+static void test_what_a_health_check_leaves_out_is_the_images(void **state)
+{
+	static const char image[] =
+		"{\"Cmd\":[\"x\"],\"Healthcheck\":{\"Test\":[\"CMD\",\"image\"],\"Interval\":1000000000,"
+		"\"Timeout\":2000000000,\"StartPeriod\":3000000000,\"StartInterval\":4000000000,"
+		"\"Retries\":5}}";
+	static const struct {
+		const char *members, *image, *check; /* in Healthcheck; in healthCheck */
+	} cases[] = {
+		{"", "{\"Cmd\":[\"x\"]}",
+	         "\"intervalUsec\":30000000,\"timeoutUsec\":30000000,\"startPeriodUsec\":0,"
+	         "\"retries\":3"},
+		{"", image,
+	         "\"intervalUsec\":1000000,\"timeoutUsec\":2000000,\"startPeriodUsec\":3000000,"
+	         "\"startIntervalUsec\":4000000,\"retries\":5"},
+		{",\"Interval\":9000000000,\"Timeout\":0,\"StartPeriod\":9000000000,\"Retries\":9",
+	         image,
+	         "\"intervalUsec\":9000000,\"timeoutUsec\":2000000,\"startPeriodUsec\":9000000,"
+	         "\"startIntervalUsec\":4000000,\"retries\":9"},
+		{"",
+	         "{\"Cmd\":[\"x\"],\"Healthcheck\":{\"Interval\":\"1s\",\"Timeout\":5,\"Retries\":-1}}",
+	         "\"intervalUsec\":30000000,\"timeoutUsec\":30000000,\"startPeriodUsec\":0,"
+	         "\"retries\":3"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task = make_task("", "", "", cases[i].image);
+		_cleanup_json_ struct json_object *obj = NULL;
+		struct container *c = &task->containers[0];
+		char config[400], check[400];
+
+		snprintf(config, sizeof(config), "{\"Healthcheck\":{\"Test\":[\"CMD\",\"own\"]%s}}",
+		         cases[i].members);
+		snprintf(check, sizeof(check), "{\"args\":[\"own\"],%s}", cases[i].check);
+		json_object_put(c->config);
+		c->config = parse(config);
+		c->has_health_check = true;
+		obj = spec(task);
+		print_message("row %zu\n", i);
+		assert_string_equal(json_to_text(json_get(obj, "healthCheck"), NULL), check);
+	}
+}
+
 static void test_capabilities_add_and_drop_as_docker_combines_them(void **state)
 {
 	static const struct {
@@ -483,6 +527,7 @@ int main(void)
 		cmocka_unit_test(test_environment_has_dockers_precedence_and_the_agents_variables),
 		cmocka_unit_test(test_a_region_that_is_set_by_anybody_is_not_the_agents),
 		cmocka_unit_test(test_what_the_definition_leaves_out_is_the_images),
+		cmocka_unit_test(test_what_a_health_check_leaves_out_is_the_images),
 		cmocka_unit_test(test_capabilities_add_and_drop_as_docker_combines_them),
 		cmocka_unit_test(test_limits_are_in_the_units_of_the_runtime_spec),
 		cmocka_unit_test(test_a_container_above_its_task_is_refused),
