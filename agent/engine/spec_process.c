@@ -231,60 +231,51 @@ static int capability_index(const char *name)
 	return -EINVAL;
 }
 
-static int change_capabilities(struct json_object *host_config, const char *member, bool value,
-                               bool *set, struct err *err)
+/* "ALL" stands for itself: whether it is there is *ret_all. */
+static int read_capabilities(struct json_object *host_config, const char *member, bool *ret,
+                             bool *ret_all, struct err *err)
 {
 	struct json_object *list = json_get(host_config, member);
 
-	for (int pass = 0; pass < 2; pass++) /* ALL counts first, wherever it stands */
-		for (size_t i = 0; is_list(list) && i < json_object_array_length(list); i++) {
-			const char *name =
-				json_object_get_string(json_object_array_get_idx(list, i));
-			bool all = name && strcasecmp(name, "ALL") == 0;
-			int k;
+	for (size_t i = 0; is_list(list) && i < json_object_array_length(list); i++) {
+		const char *name = json_object_get_string(json_object_array_get_idx(list, i));
+		int k = name ? capability_index(name) : -EINVAL;
 
-			if (all == (pass == 1))
-				continue;
-			if (all) {
-				for (size_t c = 0; c < N_CAPABILITIES; c++)
-					set[c] = value;
-				continue;
-			}
-			k = name ? capability_index(name) : -EINVAL;
-			if (k < 0)
-				return err_text(err, -EINVAL, "%s: unknown capability \"%.40s\"",
-				                member, name ? name : "null");
-			set[k] = value;
-		}
+		if (k >= 0)
+			ret[k] = true;
+		else if (name && strcasecmp(name, "ALL") == 0)
+			*ret_all = true;
+		else
+			return err_text(err, -EINVAL, "%s: unknown capability \"%.40s\"", member,
+			                name ? name : "null");
+	}
 	return 0;
 }
 
-/* add ALL drop X, drop ALL add X and plain lists, as Docker combines them. */
+/*
+ * add ALL drop X, drop ALL add X and plain lists, of which CapAdd wins. A name that is none is an
+ * error even where it changes nothing. Source: moby, oci/caps, TweakCapabilities().
+ */
 static int choose_capabilities(const struct container *c, bool privileged, bool *set,
                                struct err *err)
 {
-	struct json_object *drop = json_get(c->host_config, "CapDrop");
-	bool drop_all = false;
+	bool add[N_CAPABILITIES] = {false}, drop[N_CAPABILITIES] = {false};
+	bool add_all = false, drop_all = false;
 	int r;
 
+	r = read_capabilities(c->host_config, "CapAdd", add, &add_all, err);
+	if (r == 0)
+		r = read_capabilities(c->host_config, "CapDrop", drop, &drop_all, err);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < N_CAPABILITIES; i++)
-		set[i] = privileged;
-	for (size_t i = 0; i < ARRAY_SIZE(default_capabilities); i++)
-		set[capability_index(default_capabilities[i])] = true;
-	if (privileged)
-		return 0;
-	for (size_t i = 0; is_list(drop) && i < json_object_array_length(drop); i++) {
-		const char *name = json_object_get_string(json_object_array_get_idx(drop, i));
+		set[i] = privileged || (add_all ? !drop[i] : add[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(default_capabilities) && !drop_all; i++) {
+		int k = capability_index(default_capabilities[i]);
 
-		drop_all |= name && strcasecmp(name, "ALL") == 0;
+		set[k] |= !drop[k];
 	}
-	if (drop_all) {
-		for (size_t i = 0; i < N_CAPABILITIES; i++)
-			set[i] = false;
-		return change_capabilities(c->host_config, "CapAdd", true, set, err);
-	}
-	r = change_capabilities(c->host_config, "CapAdd", true, set, err);
-	return r < 0 ? r : change_capabilities(c->host_config, "CapDrop", false, set, err);
+	return 0;
 }
 
 static int build_capabilities(const struct container *c, bool privileged, struct json_object **ret,

@@ -290,6 +290,13 @@ static void test_capabilities_add_and_drop_as_docker_combines_them(void **state)
 	         "CAP_CHOWN"},
 		{"\\\"CapAdd\\\":[\\\"ALL\\\"],\\\"CapDrop\\\":[\\\"SYS_ADMIN\\\"]", 40, "CAP_BPF",
 	         "CAP_SYS_ADMIN"},
+		/* Of two that contradict another the one that adds. */
+		{"\\\"CapAdd\\\":[\\\"NET_RAW\\\",\\\"Cap_Sys_Time\\\"],\\\"CapDrop\\\":[\\\"NET_RAW\\\",\\\"CHOWN\\\"]",
+	         14, "CAP_NET_RAW", "CAP_CHOWN"},
+		{"\\\"CapDrop\\\":[\\\"all\\\",\\\"KILL\\\"],\\\"CapAdd\\\":[\\\"KILL\\\"]", 1,
+	         "CAP_KILL", "CAP_CHOWN"},
+		{"\\\"CapDrop\\\":[\\\"ALL\\\"],\\\"CapAdd\\\":[\\\"ALL\\\"]", 41, "CAP_SYS_ADMIN",
+	         "CAP_NONE"},
 		{"\\\"Privileged\\\":true", 41, "CAP_SYS_ADMIN", "CAP_NONE"},
 	};
 
@@ -423,6 +430,8 @@ static void test_bad_values_are_named(void **state)
 		const char *host_config, *word;
 	} cases[] = {
 		{"\\\"CapAdd\\\":[\\\"NET_FOO\\\"]", "NET_FOO"},
+		{"\\\"CapDrop\\\":[\\\"ALL\\\",\\\"NET_BAR\\\"]", "NET_BAR"},
+		{"\\\"Privileged\\\":true,\\\"CapDrop\\\":[\\\"NET_BAZ\\\"]", "NET_BAZ"},
 		{"\\\"Ulimits\\\":[{\\\"Name\\\":\\\"foo\\\",\\\"Soft\\\":1,\\\"Hard\\\":1}]",
 	         "foo"},
 		{"\\\"SecurityOpt\\\":[\\\"credentialspec:x\\\"]", "credentialspec:x"},
