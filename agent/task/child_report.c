@@ -4,10 +4,13 @@
  */
 #include "agent/task/child_steps.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/capability.h>
 #include <sys/socket.h>
 
+#include "agent/task/capability.h"
 #include "lib/cleanup.h"
 #include "lib/fd.h"
 
@@ -140,6 +143,24 @@ static void describe_user(const struct container_spec *spec, int r, struct err *
 		err_set(err, r, "read the image's /etc/passwd and /etc/group");
 }
 
+static void describe_capabilities(const struct container_spec *spec, int r, struct err *err)
+{
+	uint64_t missing = (spec->cap_permitted | spec->cap_effective) & ~capability_all();
+
+	for (int cap = 0; cap < 64; cap++) {
+		char *name = missing >> cap & 1 ? cap_to_name(cap) : NULL;
+
+		if (!name)
+			continue;
+		for (char *c = name; *c; c++)
+			*c = (char)toupper((unsigned char)*c);
+		err_text(err, r, "capability %s is not available on this host", name);
+		cap_free(name);
+		return;
+	}
+	err_set(err, r, "%s", "set user and capabilities");
+}
+
 static void describe_map(const struct mount_spec *mount, const struct child_report *report,
                          struct err *err)
 {
@@ -220,7 +241,6 @@ static const char *const step_words[_CHILD_STEP_MAX] = {
 	[CHILD_PIVOT] = "change the root",
 	[CHILD_STDIO] = "set standard input and output",
 	[CHILD_SECCOMP] = "install the seccomp filter",
-	[CHILD_CAPABILITIES] = "set user and capabilities",
 	[CHILD_NO_NEW_PRIVS] = "set no_new_privs",
 	[CHILD_INIT] = "start the init process",
 	[CHILD_NAMESPACES] = "enter the container",
@@ -330,6 +350,9 @@ int child_report_describe(const struct container_spec *spec, const struct child_
 		break;
 	case CHILD_RLIMITS:
 		describe_rlimit(spec, report->item, r, err);
+		break;
+	case CHILD_CAPABILITIES:
+		describe_capabilities(spec, r, err);
 		break;
 	default:
 		err_set(err, r, "%s", step_words[report->step]);

@@ -259,6 +259,17 @@ def test_default_capabilities_and_seccomp(task):
     assert fields(status, "Seccomp", "NoNewPrivs") == ["2", "0"]
 
 
+def test_a_capability_that_the_host_has_not_is_named(task):
+    own = int(fields(Path("/proc/self/status").read_text(), "CapBnd")[0], 16)
+    missing = [name for name, bit in (("CAP_SYS_RESOURCE", 24), ("CAP_SYS_MODULE", 16), ("CAP_SYS_TIME", 25)) if not own >> bit & 1]
+    if not missing:
+        pytest.skip("this host has them all")
+    sets = {name: ["CAP_CHOWN", missing[0]] for name in ("bounding", "permitted", "effective")}
+    task.create(["/bin/true"], config={"process": {"capabilities": sets}})
+    with pytest.raises(RequestError, match=f"capability {missing[0]} is not available on this host"):
+        task.call("start", container="app")
+
+
 def test_no_new_privileges_and_no_capabilities(task):
     process = {"noNewPrivileges": True,
                "capabilities": {"bounding": [], "permitted": [], "effective": []}}
