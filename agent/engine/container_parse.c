@@ -108,6 +108,24 @@ static int parse_ports(struct json_object *obj, struct container *c, struct err 
 	return 0;
 }
 
+/* In these modes nothing is published: what asks for it would be asked in vain. */
+static int check_ports(const struct container *c, enum network_mode mode, struct err *err)
+{
+	if (mode == NETWORK_MODE_NONE && c->n_ports > 0)
+		return err_text(err, -EINVAL,
+		                "portMappings need a network, and networkMode is none");
+	for (size_t i = 0; mode == NETWORK_MODE_HOST && i < c->n_ports; i++) {
+		const struct port_mapping *port = &c->ports[i];
+
+		if (port->host_port != 0 && port->host_port != port->container_port)
+			return err_text(err, -EINVAL,
+			                "portMappings[%zu]: hostPort is %u, it must be "
+			                "containerPort (%u) or 0 in networkMode host",
+			                i, port->host_port, port->container_port);
+	}
+	return 0;
+}
+
 static int parse_condition(const char *word, enum dependency_condition *ret, struct err *err)
 {
 	if (strcmp(word, "START") == 0)
@@ -542,6 +560,8 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 		r = check_environment(obj, err);
 	if (r == 0)
 		r = parse_ports(obj, c, err);
+	if (r == 0 && !policy->was_accepted)
+		r = check_ports(c, mode, err);
 	if (r == 0)
 		r = parse_dependencies(obj, c, err);
 	if (r == 0)

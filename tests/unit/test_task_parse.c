@@ -211,6 +211,12 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"", "\"portMappings\":[{\"containerPortRange\":\"1-2\"}],", "", "",
 	         "containerPortRange"},
 		{"", "\"portMappings\":[{\"containerPort\":70000}],", "", "", "containerPort"},
+		{"\"networkMode\":\"none\",", "\"portMappings\":[{\"containerPort\":80}],", "", "",
+	         "networkMode is none"},
+		{"\"networkMode\":\"host\",",
+	         "\"portMappings\":[{\"containerPort\":80,\"hostPort\":80},"
+	         "{\"containerPort\":81,\"hostPort\":82}],",
+	         "", "", "portMappings[1]: hostPort is 82, it must be containerPort (81)"},
 		{"", "\"portMappings\":[{\"containerPort\":1,\"protocol\":\"sctp\"}],", "", "",
 	         "sctp"},
 		{"", "\"dependsOn\":[{\"containerName\":\"a\",\"condition\":\"HEALTHY\"}],", "", "",
