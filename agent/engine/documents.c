@@ -130,9 +130,11 @@ static int add_volumes(struct json_object *obj, const struct task *task, const s
 	int r;
 
 	r = volumes_of(task, c, &mounts, NULL);
-	if (r < 0 || mounts.n == 0)
+	if (r < 0 || mounts.n == 0) {
+		free(mounts.items);
 		return r == -ENOMEM ? r
 		                    : 0; /* what is wrong with them ends the container's start */
+	}
 	list = json_object_new_array();
 	r = json_add(obj, "Volumes", list);
 	for (size_t i = 0; r == 0 && i < mounts.n; i++)

@@ -1,6 +1,7 @@
 /*
  * Volumes as Docker has them. A destination has one mount: volumesFrom comes first, the container's
- * own mount points stand over it, and what its image declares is only for places that are left.
+ * own mount points and tmpfs stand over it, and what its image declares is only for places that are
+ * left.
  */
 #include "agent/engine/volumes.h"
 
@@ -393,6 +394,17 @@ static int collect(const struct task *task, const struct container *c, struct vo
 	return r < 0 ? r : put_image_volumes(c, mounts, err);
 }
 
+/* A tmpfs stands over what volumesFrom brings; a mount point in its place was refused. */
+static void leave_room_for_tmpfs(const struct container *c, struct volume_mounts *mounts)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < mounts->n; i++)
+		if (!is_tmpfs(c, mounts->items[i].destination))
+			mounts->items[n++] = mounts->items[i];
+	mounts->n = n;
+}
+
 int volumes_of(const struct task *task, const struct container *c, struct volume_mounts *ret,
                struct err *err)
 {
@@ -403,6 +415,7 @@ int volumes_of(const struct task *task, const struct container *c, struct volume
 		free(mounts.items);
 		return r;
 	}
+	leave_room_for_tmpfs(c, &mounts);
 	*ret = mounts;
 	return 0;
 }

@@ -44,8 +44,9 @@ int volumes_check(struct json_object *document, struct err *err);
 int volumes_check_container(struct json_object *document, const struct task *task,
                             const struct container *container, struct err *err);
 
-/* What the container mounts, one for each destination; image_config must be known, also that of
- * containers in volumesFrom. Free ret->items. -ENOMEM, -EINVAL (an image with a bad VOLUME). */
+/* What the container mounts, one for each destination and none where it has a tmpfs; image_config
+ * must be known, also that of containers in volumesFrom. Free ret->items. -ENOMEM, -EINVAL (an
+ * image with a bad VOLUME). */
 int volumes_of(const struct task *task, const struct container *container,
                struct volume_mounts *ret, struct err *err);
 

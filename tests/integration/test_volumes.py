@@ -193,16 +193,16 @@ def test_volumes_from_a_data_container(node, busybox, data_image):
         container(data_image, "true", name="data", essential=False, logs=None,
                   mountPoints=[{"sourceVolume": "scratch", "containerPath": "/scratch"}]),
         container(busybox, "cat /srv/site/index.html; echo x > /scratch/x && cat /scratch/x; "
-                           "(echo x > /srv/site/x) 2>/dev/null || echo read-only; ls -d /cache; "
+                           "(echo x > /srv/site/x) 2>/dev/null || echo read-only; grep ' /cache ' /proc/mounts | cut -d' ' -f3; "
                            "wget -q -O - $ECS_CONTAINER_METADATA_URI_V4 | grep -o '\"Destination\":\"[^\"]*\"' | sort",
+                  linuxParameters={"tmpfs": [{"containerPath": "/cache", "size": 1}]},
                   volumesFrom=[{"sourceContainer": "data", "readOnly": True}],
                   mountPoints=[{"sourceVolume": "scratch", "containerPath": "/scratch"}]),
         volumes=[{"name": "scratch", "host": {}}],
     ))
     node.standin.wait_task(arn, "STOPPED", 60)
-    assert lines_of(node, 7)[:4] == ["from the image", "x", "read-only", "/cache"]
-    assert lines_of(node, 7)[4:] == [f'"Destination":"{path}"' for path in
-                                     ("/cache/", "/scratch", "/srv/site")]
+    assert lines_of(node, 6)[:4] == ["from the image", "x", "read-only", "tmpfs"]
+    assert lines_of(node, 6)[4:] == [f'"Destination":"{path}"' for path in ("/scratch", "/srv/site")]
     node.wait_clean()
 
 
