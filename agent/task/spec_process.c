@@ -17,6 +17,12 @@
 
 /* --- signals --- */
 
+/* sigabbrev_np(3) has one word for each, and these are in use as well. */
+static const struct {
+	const char *name;
+	int signal;
+} signal_aliases[] = {{"IO", SIGIO}, {"IOT", SIGIOT}, {"CLD", SIGCHLD}};
+
 int signal_from_name(const char *name)
 {
 	uint64_t number;
@@ -37,6 +43,9 @@ int signal_from_name(const char *name)
 		return parse_u64(name + 6, (uint64_t)(SIGRTMAX - SIGRTMIN), &number) == 0
 		               ? SIGRTMAX - (int)number
 		               : -EINVAL;
+	for (size_t i = 0; i < ARRAY_SIZE(signal_aliases); i++)
+		if (strcasecmp(signal_aliases[i].name, name) == 0)
+			return signal_aliases[i].signal;
 	for (int s = 1; s < SIGRTMIN; s++) {
 		const char *abbrev = sigabbrev_np(s);
 

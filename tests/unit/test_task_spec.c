@@ -295,9 +295,12 @@ static void test_signals(void **state)
 		const char *name;
 		int signal;
 	} rows[] = {
-		{"SIGTERM", SIGTERM}, {"TERM", SIGTERM},   {"sigint", SIGINT}, {"9", SIGKILL},
-		{"SIGCHLD", SIGCHLD}, {"0", -EINVAL},      {"65", -EINVAL},    {"", -EINVAL},
-		{"SIG", -EINVAL},     {"SIGFOO", -EINVAL}, {"15x", -EINVAL},   {"-9", -EINVAL},
+		{"SIGTERM", SIGTERM}, {"TERM", SIGTERM},    {"sigint", SIGINT},
+		{"9", SIGKILL},       {"SIGCHLD", SIGCHLD}, {"0", -EINVAL},
+		{"65", -EINVAL},      {"", -EINVAL},        {"SIG", -EINVAL},
+		{"SIGFOO", -EINVAL},  {"15x", -EINVAL},     {"-9", -EINVAL},
+		{"SIGIO", SIGIO},     {"poll", SIGPOLL},    {"IOT", SIGABRT},
+		{"SIGCLD", SIGCHLD},  {"SIGPWR", SIGPWR},   {"STKFLT", SIGSTKFLT},
 	};
 
 	(void)state;
