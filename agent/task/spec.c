@@ -6,6 +6,7 @@
 #include "agent/task/spec.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,12 +159,12 @@ void task_spec_done(struct task_spec *spec)
 
 static int hostname_check(const char *hostname, struct err *err)
 {
-	if (!*hostname || strlen(hostname) > 63 ||
+	if (!*hostname || strlen(hostname) > HOST_NAME_MAX ||
 	    strspn(hostname, NAME_CHARACTERS) != strlen(hostname))
 		return err_text(
 			err, -EINVAL,
-			"hostname is \"%.100s\"; it must be 1 to 63 letters, digits, '.', '-', '_'",
-			hostname);
+			"hostname is \"%.100s\"; it must be 1 to %d letters, digits, '.', '-', '_'",
+			hostname, HOST_NAME_MAX);
 	return 0;
 }
 

@@ -64,7 +64,7 @@ static void test_everything_that_is_given_is_read(void **state)
 		"\"permitted\":[\"CAP_CHOWN\"],\"effective\":[]},"
 		"\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":1,\"hard\":2},"
 		"{\"type\":\"RLIMIT_CORE\",\"soft\":-1,\"hard\":18446744073709551615}]",
-		",\"hostname\":\"h\",\"root\":{\"readonly\":true},"
+		",\"hostname\":\"" HEX64 "\",\"root\":{\"readonly\":true},"
 		"\"mounts\":[{\"destination\":\"/a/b/c\",\"source\":\"/s\",\"options\":[\"rbind\",\"ro\"]},"
 		"{\"destination\":\"/a\",\"type\":\"tmpfs\",\"options\":[\"size=1m\",\"nosuid\"]}],"
 		"\"linux\":{\"sysctl\":{\"net.ipv4.conf.eth0/100.arp_filter\":\"1\"},"
@@ -78,6 +78,7 @@ static void test_everything_that_is_given_is_read(void **state)
 
 	(void)state;
 	assert_string_equal(spec->env[0], "A=b");
+	assert_string_equal(spec->hostname, HEX64);
 	assert_string_equal(spec->cwd, "/w");
 	assert_true(spec->no_new_privs && spec->readonly_root && spec->restart && spec->init);
 	assert_int_equal(spec->oom_score_adj, 7);
@@ -207,6 +208,7 @@ static void test_what_is_wrong_is_named(void **state)
 	         "", "", "twice"},
 		{"", ",\"hostname\":\"a b\"", "", "hostname"},
 		{"", ",\"hostname\":\"x\\ny\"", "", "hostname"},
+		{"", ",\"hostname\":\"" HEX64 "x\"", "", "1 to 64 letters"},
 		{"", ",\"root\":{\"path\":\"/\"}", "", "root.path"},
 		{"", ",\"mounts\":[{\"destination\":\"a\",\"source\":\"/\"}]", "", "mount at a"},
 		{"", ",\"mounts\":[{\"destination\":\"/a\"}]", "", "source"},
