@@ -1,7 +1,8 @@
 /*
  * passwd(5) and group(5) of an image, read line by line through one fixed buffer. A number is also
- * looked up, for the gid and home that go with it: the first line with that name or number counts,
- * as with Docker.
+ * looked up, for the gid and home that go with it, but never as a name: an image with the line
+ * "1000:x:0:0" must not make root of a task that asks for 1000. The first line that fits counts.
+ * Source: moby/sys, user.GetExecUser() and pull request 221.
  */
 #include "agent/task/user.h"
 
@@ -114,7 +115,7 @@ static void passwd_line(char *line, void *userdata)
 
 	if (search->found)
 		return;
-	if (strcmp(name, search->name) != 0 && (!search->is_number || uid != search->number))
+	if (search->is_number ? uid != search->number : strcmp(name, search->name) != 0)
 		return;
 
 	search->found = true;
@@ -163,7 +164,8 @@ static void group_line(char *line, void *userdata)
 	(void)field(&rest); /* password */
 	if (parse_u64(field(&rest), INT32_MAX, &gid) < 0)
 		return;
-	if (search->name && !search->found && strcmp(name, search->name) == 0) {
+	if (search->name && !search->is_number && !search->found &&
+	    strcmp(name, search->name) == 0) {
 		search->found = true;
 		search->gid = gid;
 	}

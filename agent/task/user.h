@@ -20,9 +20,9 @@ struct user_ids {
 };
 
 /*
- * user, group: as in "user:group", a name or a number each; NULL or "" for none. Without a user it
- * is 0; without a group it is the user's of passwd, else 0. Supplementary groups are those of
- * /etc/group that list the user, unless a group was given.
+ * user, group: as in "user:group", a name or a number each, and a number is never a name; NULL or
+ * "" for none. Without a user it is 0; without a group it is the user's of passwd, else 0.
+ * Supplementary groups are those of /etc/group that list the user, unless a group was given.
  *
  * Returns 0, or
  *   -ESRCH   no such user in passwd

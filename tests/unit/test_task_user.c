@@ -63,6 +63,7 @@ static const char group[] = "root:x:0:\n"
 			    "extra:x:2000:app,other\n"
 			    "other:x:2001:other\n"
 			    "web:x:3000:\n"
+			    "99:x:0:\n"
 			    "again:x:2000:app\n"
 			    "last:x:4000:x,app";
 
@@ -81,8 +82,9 @@ static void test_users_and_groups(void **state)
 		{"app", NULL, "/home/app", 0, 1000, 1001, {1001, 2000, 4000}, 3},
 		{"1000", NULL, "/home/app", 0, 1000, 1001, {1001, 2000, 4000}, 3},
 		{"twin", NULL, "/home/twin", 0, 1000, 7, {7}, 1},
-		{"77", NULL, "/home/number", 0, 500, 501, {501}, 1}, /* a name that is a number */
-		{"88", NULL, "/home/early", 0, 88, 89, {89}, 1},     /* the first line counts */
+		{"77", NULL, "/", 0, 77, 0, {0}, 1}, /* no name, whatever the image says */
+		{"88", NULL, "/home/early", 0, 88, 89, {89}, 1},
+		{"app", "99", "/home/app", 0, 1000, 99, {99}, 1},
 		{"app", "web", "/home/app", 0, 1000, 3000, {3000}, 1},
 		{"app", "55", "/home/app", 0, 1000, 55, {55}, 1},
 		{"4242", NULL, "/", 0, 4242, 0, {0}, 1},
