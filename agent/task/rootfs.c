@@ -32,6 +32,9 @@ static int make_base(int tasks_fd, struct err *err)
 	for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
 		if (mkdirat(tasks_fd, directories[i], 0755) < 0 && errno != EEXIST)
 			return err_set(err, -errno, "create %s", directories[i]);
+	/* Programs look there for what is mounted, Java for one, and few images have it. */
+	if (symlinkat("/proc/mounts", tasks_fd, ".base/etc/mtab") < 0 && errno != EEXIST)
+		return err_set(err, -errno, "create .base/etc/mtab");
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		int fd = openat(tasks_fd, files[i],
 		                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);

@@ -4,7 +4,7 @@
  *   <state>/tasks/<task id>/<container>/   root 0700, on the disk
  *       upper/ work/                       what the container writes
  *   <state>/tasks/.base/                   the lowest layer of every container: what is mounted on,
- *                                          for images that do not bring it
+ *                                          and the link /etc/mtab, for images that do not bring it
  *   <state>/tasks/.private/<container>/    a small tmpfs of the supervisor's own mount namespace
  *       l/0 l/1 ... u w                    links to layers, upper and work: names short enough for
  *                                          one mount of a hundred layers

@@ -87,11 +87,13 @@ def test_a_volume_stands_over_a_file_of_etc_however_it_is_written(host, task):
 
 
 def test_etc_files_of_the_host_s_network_are_the_host_s(task):
-    _, out = task.sh("cat /etc/hosts; echo ==; cat /etc/resolv.conf; echo ==; hostname")
+    _, out = task.sh("cat /etc/hosts; echo ==; cat /etc/resolv.conf; echo ==; readlink /etc/mtab; hostname")
     hosts, resolv, name = out.split("==\n")
+    mtab, name = lines(name)
     assert hosts == Path("/etc/hosts").read_text()
     assert resolv == Path("/etc/resolv.conf").read_text()
-    assert name.strip() == os.uname().nodename
+    assert name == os.uname().nodename
+    assert mtab == "/proc/mounts"
 
 
 # --- devices
