@@ -147,35 +147,20 @@ static int append_text(struct json_object *list, const char *text)
 	return json_append(list, json_object_new_string(text));
 }
 
-/* "CMD-SHELL": by the image's shell, in one word. */
-static int add_shell(const struct container *c, struct json_object *test, struct json_object *args)
+/* "CMD-SHELL": of several words the first is the script, and the rest are its arguments. The SHELL
+ * of an image is for building it. Source: moby, daemon/health.go. */
+static int add_shell(const struct container *c, struct json_object *args)
 {
-	struct json_object *own = json_get(c->config, "Shell");
-	struct json_object *shell = json_is_zero(own) ? json_get(c->image_config, "Shell") : own;
-	_cleanup_free_ char *command = NULL;
-	size_t n =
-		json_object_is_type(shell, json_type_array) ? json_object_array_length(shell) : 0;
-	size_t len = 1;
+	struct json_object *shell = json_get(c->config, "Shell");
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = append_text(args, test_word(shell, i));
-	if (n == 0) {
+	if (json_is_zero(shell)) {
 		r = append_text(args, "/bin/sh");
-		if (r == 0)
-			r = append_text(args, "-c");
+		return r < 0 ? r : append_text(args, "-c");
 	}
-	for (size_t i = 1; i < json_object_array_length(test); i++)
-		len += strlen(test_word(test, i)) + 1;
-	command = r == 0 ? calloc(1, len) : NULL;
-	if (!command)
-		return -ENOMEM;
-	for (size_t i = 1; i < json_object_array_length(test); i++) {
-		if (i > 1)
-			strcat(command, " ");
-		strcat(command, test_word(test, i));
-	}
-	return append_text(args, command);
+	for (size_t i = 0; r == 0 && i < json_object_array_length(shell); i++)
+		r = append_text(args, test_word(shell, i));
+	return r;
 }
 
 static int add_args(const struct container *c, struct json_object *obj)
@@ -187,7 +172,7 @@ static int add_args(const struct container *c, struct json_object *obj)
 	if (json_add(obj, "args", args) < 0)
 		return -ENOMEM;
 	if (strcmp(test_word(test, 0), "CMD-SHELL") == 0)
-		return add_shell(c, test, args);
+		r = add_shell(c, args);
 	for (size_t i = 1; r == 0 && i < json_object_array_length(test); i++)
 		r = append_text(args, test_word(test, i));
 	return r;

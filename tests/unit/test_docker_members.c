@@ -36,6 +36,8 @@ static const struct row {
 	{"\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"],\"StartInterval\":2000000000}",
          "\"startIntervalUsec\":2000000", NULL},
 	{"\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"],\"Jitter\":5}", NULL, "Healthcheck: Jitter"},
+	{"\"Healthcheck\":{\"Test\":[\"CMD-SHELL\",\"echo $0\",\"b c\"]}",
+         "\"args\":[\"/bin/sh\",\"-c\",\"echo $0\",\"b c\"]", NULL},
 	{"\"Shell\":[\"/bin/ash\",\"-ec\"],\"Healthcheck\":{\"Test\":[\"CMD-SHELL\",\"true\"]}",
          "\"args\":[\"/bin/ash\",\"-ec\",\"true\"]", NULL},
 	{"\"ArgsEscaped\":true", "", NULL},

@@ -238,7 +238,7 @@ static void test_what_a_health_check_leaves_out_is_the_images(void **state)
 	static const char image[] =
 		"{\"Cmd\":[\"x\"],\"Healthcheck\":{\"Test\":[\"CMD\",\"image\"],\"Interval\":1000000000,"
 		"\"Timeout\":2000000000,\"StartPeriod\":3000000000,\"StartInterval\":4000000000,"
-		"\"Retries\":5}}";
+		"\"Retries\":5},\"Shell\":[\"/bin/bash\",\"-c\"]}";
 	static const struct {
 		const char *members, *image, *check; /* in Healthcheck; in healthCheck */
 	} cases[] = {
@@ -265,9 +265,11 @@ static void test_what_a_health_check_leaves_out_is_the_images(void **state)
 		struct container *c = &task->containers[0];
 		char config[400], check[400];
 
-		snprintf(config, sizeof(config), "{\"Healthcheck\":{\"Test\":[\"CMD\",\"own\"]%s}}",
+		snprintf(config, sizeof(config),
+		         "{\"Healthcheck\":{\"Test\":[\"CMD-SHELL\",\"own\"]%s}}",
 		         cases[i].members);
-		snprintf(check, sizeof(check), "{\"args\":[\"own\"],%s}", cases[i].check);
+		snprintf(check, sizeof(check), "{\"args\":[\"/bin/sh\",\"-c\",\"own\"],%s}",
+		         cases[i].check);
 		json_object_put(c->config);
 		c->config = parse(config);
 		c->has_health_check = true;
