@@ -70,6 +70,17 @@ static int add_linked_host(FILE *out, const char *entry, struct err *err)
 	                       entry);
 }
 
+/* A name with a domain stands there without it as well, whatever of the two the definition gave. */
+static void add_own_names(FILE *out, const char *address, const char *hostname)
+{
+	size_t bare = strcspn(hostname, ".");
+
+	fprintf(out, "%s\t%s", address, hostname);
+	if (bare > 0 && hostname[bare])
+		fprintf(out, " %.*s", (int)bare, hostname);
+	fputc('\n', out);
+}
+
 static int finish(FILE *out, struct err *err)
 {
 	bool failed = ferror(out);
@@ -100,7 +111,7 @@ int etc_hosts_text(const char *hostname, const struct network_address *address,
 	for (size_t i = 0; r == 0 && linked_hosts && linked_hosts[i]; i++)
 		r = add_linked_host(out, linked_hosts[i], err);
 	if (address->address)
-		fprintf(out, "%s\t%s\n", address->address, hostname);
+		add_own_names(out, address->address, hostname);
 
 	if (r < 0)
 		fclose(out);
@@ -325,14 +336,14 @@ static int hosts_content(const struct container_spec *spec, const char *hostname
                          const struct network_address *address, bool host_mode, char **ret,
                          struct err *err)
 {
-	char names[256];
+	char full[256];
 
 	if (host_mode && !is_given(spec->extra_hosts) &&
 	    file_read(AT_FDCWD, "/etc/hosts", FILE_MAX, ret, NULL) == 0)
 		return 0;
 	if (spec->domainname)
-		snprintf(names, sizeof(names), "%s.%s %s", hostname, spec->domainname, hostname);
-	return etc_hosts_text(spec->domainname ? names : hostname, address, spec->extra_hosts,
+		snprintf(full, sizeof(full), "%s.%s", hostname, spec->domainname);
+	return etc_hosts_text(spec->domainname ? full : hostname, address, spec->extra_hosts,
 	                      spec->linked_hosts, ret, err);
 }
 

@@ -16,7 +16,7 @@ struct network_address {
 };
 
 /* Each returns an owned text in *ret, or -EINVAL naming the entry that is wrong, -ENOMEM.
- * extra_hosts, linked_hosts: as in spec.h; may be NULL. */
+ * hostname: with its domain, if any. extra_hosts, linked_hosts: as in spec.h; may be NULL. */
 int etc_hosts_text(const char *hostname, const struct network_address *address,
                    const char *const *extra_hosts, const char *const *linked_hosts, char **ret,
                    struct err *err);

@@ -57,6 +57,17 @@ static void test_hosts(void **state)
 	}
 }
 
+static void test_a_name_with_a_domain_stands_there_without_it_too(void **state)
+{
+	static const char line[] = "172.29.0.5\tweb.shop.example web\n";
+	struct network_address address = {"172.29.0.5", "172.29.0.1"};
+	_cleanup_free_ char *text = NULL;
+
+	(void)state;
+	assert_int_equal(etc_hosts_text("web.shop.example", &address, NULL, NULL, &text, NULL), 0);
+	assert_string_equal(text + strlen(LOCAL), line);
+}
+
 static void test_linked_hosts(void **state)
 {
 	static const char *const bad[] = {"172.29.0.3",
@@ -166,6 +177,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_a_name_with_a_domain_stands_there_without_it_too),
 		cmocka_unit_test(test_linked_hosts),
 		cmocka_unit_test(test_resolv_conf),
 		cmocka_unit_test(test_a_host_with_local_resolvers_only),
