@@ -62,6 +62,8 @@ static int sysctls_parse(struct json_object *obj, enum network_mode mode,
 		r = sysctl_check(key, mode, spec->ipc_mode, err);
 		if (r < 0)
 			return r;
+		if (json_object_get_string_len(value) == 0) /* written, it changes nothing */
+			return err_text(err, -EINVAL, "sysctl %.100s has no value", key);
 		if (strstr(key, "..") || strlen(key) > 200 ||
 		    strspn(key,
 		           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") !=

@@ -241,6 +241,8 @@ static void test_what_is_wrong_is_named(void **state)
 	         "", "access"},
 		{"", ",\"linux\":{\"sysctl\":{\"kernel.hostname\":\"x\"}}", "", "kernel.hostname"},
 		{"", ",\"linux\":{\"sysctl\":{\"net.../x\":\"x\"}}", "", "no name of a sysctl"},
+		{"", ",\"linux\":{\"sysctl\":{\"net.core.somaxconn\":\"\"}}", "",
+	         "somaxconn has no value"},
 		{"", ",\"linux\":{\"sysctl\":{\"net./etc\":\"x\"}}", "", "no name of a sysctl"},
 		{"",
 	         ",\"linux\":{\"devices\":[{\"path\":\"x\",\"type\":\"c\",\"major\":1,\"minor\":1}]}",
