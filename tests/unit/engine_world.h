@@ -55,6 +55,11 @@ const char *world_container(const char *name, const char *more);
 /* JSON text of a task of a payload. */
 const char *world_task(const char *id, const char *containers, const char *more);
 
+/* A payload of this task with one container, "app", until it runs. */
+void world_run_one(struct world *world, const char *id);
+/* A manifest with this number that lists one running task; running: its ARN, NULL: none. */
+void world_manifest(struct world *world, const char *id, int64_t timeline, const char *running);
+
 /* Turn the loop until the journal has the word (as often as n says), or fail the test. */
 void world_wait_word(struct world *world, const char *word, unsigned int n);
 /* The same for the known status of a task, and until the task is gone (NONE). */
@@ -94,6 +99,13 @@ void world_lose_state(struct world *world);
 /* What the supervisor of the task was given to keep; borrowed, NULL if nothing. */
 struct json_object *world_record(struct world *world, const char *id);
 
+const struct task *world_find(struct world *world, const char *id);
+
 /* The events in the store, oldest first. Owned by the caller. */
 struct json_object *world_events(struct world *world);
-const struct task *world_find(struct world *world, const char *id);
+/* One of them, and of its containers; what is not there fails the test. */
+struct json_object *event_at(struct json_object *events, size_t i);
+struct json_object *last_event(struct json_object *events);
+struct json_object *container_of(struct json_object *event, const char *name);
+/* -1: it has none. */
+int64_t exit_code(struct json_object *container);

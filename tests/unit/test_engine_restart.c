@@ -12,32 +12,18 @@
 	",\"restartPolicy\":{\"enabled\":true,\"restartAttemptPeriod\":60,"                        \
 	"\"ignoredExitCodes\":[0,42]}"
 
-static struct json_object *container_of(struct json_object *event, const char *name)
-{
-	struct json_object *array = json_get(event, "containers");
-
-	for (size_t i = 0; array && i < json_object_array_length(array); i++)
-		if (strcmp(json_text(json_object_array_get_idx(array, i), "containerName"), name) ==
-		    0)
-			return json_object_array_get_idx(array, i);
-	fail_msg("no container %s in %s", name, json_to_text(event, NULL));
-	return NULL;
-}
-
 /* The last event must be that the task has STOPPED, with this exit code of "app" (-1: none). */
 static void assert_stopped_with(struct world *world, int code, const char *reason)
 {
 	_cleanup_json_ struct json_object *events = NULL;
 	struct json_object *event, *app;
-	int64_t got = -1;
 
 	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
 	events = world_events(world);
-	event = json_object_array_get_idx(events, json_object_array_length(events) - 1);
+	event = last_event(events);
 	assert_string_equal(json_text(event, "status"), "STOPPED");
 	app = container_of(event, "app");
-	(void)json_get_i64(app, "exitCode", 0, 255, &got, NULL);
-	assert_int_equal(got, code);
+	assert_int_equal(exit_code(app), code);
 	if (!reason)
 		assert_null(json_text(app, "reason"));
 	else if (!json_text(app, "reason") || !strstr(json_text(app, "reason"), reason))

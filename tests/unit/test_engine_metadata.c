@@ -1,0 +1,202 @@
+/* What ecs-metadata is given of roles and endpoints, and given again when it has lost it; no secret
+ * is kept anywhere else. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/unit/engine_world.h"
+
+static const char roles[] =
+	",\"roleCredentials\":{\"credentialsId\":\"c-1\",\"roleArn\":\"arn:r\",\"accessKeyId\":"
+	"\"AKIA\",\"secretAccessKey\":\"CANARY-SECRET\",\"sessionToken\":\"CANARY-TOKEN\","
+	"\"expiration\":\"2036-01-01T00:00:00Z\"}";
+
+static void test_credentials_are_put_before_the_start_and_acknowledged(void **state)
+{
+	struct world *world = *state;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_true(world_is_before(world, "put-credentials:c-1", "start:app"));
+	assert_int_equal(world_count(world, "credentials-ack:c-1"), 1);
+}
+
+#define EFS_VOLUME(iam)                                                                            \
+	",\"volumes\":[{\"name\":\"v\",\"type\":\"efs\",\"efsVolumeConfiguration\":{"              \
+	"\"fileSystemId\":\"fs-01234567\",\"transitEncryption\":\"ENABLED\","                      \
+	"\"authorizationConfig\":{\"iam\":\"" iam "\"}}}]"
+
+static void test_role_of_a_task_that_mounts_with_iam_is_put_for_mounts(void **state)
+{
+	static const char point[] =
+		",\"mountPoints\":[{\"sourceVolume\":\"v\",\"containerPath\":\"/v\"}]";
+	struct world *world = *state;
+	char more[1024];
+
+	snprintf(more, sizeof(more), "%s" EFS_VOLUME("ENABLED"), roles);
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", point), more));
+	world_wait_word(world, "volume", 1);
+	assert_true(world_is_before(world, "put-credentials:c-1+mounts", "volume"));
+	world_restart_metadata(world);
+	world_wait_word(world, "put-credentials:c-1+mounts", 2);
+	assert_int_equal(world_count(world, "put-credentials:c-1"), 0);
+}
+
+static void test_role_of_a_task_that_mounts_without_iam_is_its_own(void **state)
+{
+	static const char point[] =
+		",\"mountPoints\":[{\"sourceVolume\":\"v\",\"containerPath\":\"/v\"}]";
+	struct world *world = *state;
+	char more[1024];
+
+	snprintf(more, sizeof(more), "%s" EFS_VOLUME("DISABLED"), roles);
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", point), more));
+	world_wait_word(world, "put-credentials:c-1", 1);
+	assert_int_equal(world_count(world, "put-credentials:c-1+mounts"), 0);
+}
+
+static void test_role_is_not_put_where_task_roles_are_off(void **state)
+{
+	struct world *world = *state;
+
+	world->config.task_iam_role = false;
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "put-credentials:c-1"), 0);
+}
+
+static bool file_has(const char *path, const char *text)
+{
+	static char content[4 << 20];
+	FILE *f = fopen(path, "re");
+	size_t n;
+
+	if (!f)
+		return false;
+	n = fread(content, 1, sizeof(content), f);
+	fclose(f);
+	return memmem(content, n, text, strlen(text)) != NULL;
+}
+
+static void test_no_secret_is_in_the_store(void **state)
+{
+	static const char *const files[] = {"agent.db", "agent.db-wal"};
+	struct world *world = *state;
+	char path[256];
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		snprintf(path, sizeof(path), "%s/data/%s", world->dir, files[i]);
+		assert_false(file_has(path, "CANARY"));
+	}
+	/* The file is the one that is written to. */
+	snprintf(path, sizeof(path), "%s/data/agent.db-wal", world->dir);
+	assert_true(file_has(path, WORLD_ARN "t1"));
+}
+
+static void test_restarted_metadata_gets_everything_again(void **state)
+{
+	struct world *world = *state;
+	unsigned int sockets;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_settle(world);
+	assert_int_equal(world_count(world, "complete"), 1);
+	sockets = world_count(world, "sockets"); /* its first hello may come after the launch */
+	world_restart_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "sockets"), sockets + 1);
+	assert_int_equal(world_count(world, "serve:app"), 2);
+	assert_int_equal(world_count(world, "serve-host"), 2);
+	assert_int_equal(world_count(world, "put-credentials:c-1"), 2);
+	assert_int_equal(world_find(world, "t1")->known, TASK_STATUS_RUNNING);
+}
+
+static void test_metadata_that_kept_its_sockets_gets_none_again(void **state)
+{
+	struct world *world = *state;
+	unsigned int documents;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_settle(world);
+	documents = world_count(world, "documents");
+	world_disconnect_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "sockets"), 0);
+	assert_int_equal(world_count(world, "serve:app"), 1);
+	assert_int_equal(world_count(world, "serve-host"), 1);
+	assert_true(world_count(world, "documents") > documents);
+}
+
+/* As when it was killed between two messages, or the service manager's store was full. */
+static void test_metadata_that_lost_a_socket_of_a_task_gets_it_again(void **state)
+{
+	struct world *world = *state;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_settle(world);
+	world_lose_served(world, "t1");
+	world_disconnect_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "sockets"), 1);
+	assert_int_equal(world_count(world, "serve:app"), 2);
+}
+
+/* Its release may have come while ecs-metadata was not there. */
+static void test_metadata_that_still_has_a_stopped_task_is_told_again(void **state)
+{
+	struct world *world = *state;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_exit(world, "t1", "app", 0, false);
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	world_settle(world);
+	assert_int_equal(world_count(world, "release"), 1);
+	world_disconnect_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "release"), 2);
+	assert_int_equal(world_count(world, "release-all"), 0);
+}
+
+static void test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata(void **state)
+{
+	struct world *world = *state;
+	unsigned int hellos;
+
+	world_wait_word(world, "complete", 1);
+	hellos = world_count(world, "hello");
+	world_stop_engine(world);
+	world_restart_metadata(world);
+	world->hold_host = true;
+	world_start_engine(world);
+	world_wait_word(world, "host-held", 1);
+	world_wait_word(world, "hello", hellos + 1);
+	world_settle(world);
+	world_release_host(world);
+	world_wait_word(world, "serve-host", 2);
+	world_wait_word(world, "complete", 2);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_credentials_are_put_before_the_start_and_acknowledged),
+		TEST(test_role_of_a_task_that_mounts_with_iam_is_put_for_mounts),
+		TEST(test_role_of_a_task_that_mounts_without_iam_is_its_own),
+		TEST(test_role_is_not_put_where_task_roles_are_off),
+		TEST(test_no_secret_is_in_the_store),
+		TEST(test_restarted_metadata_gets_everything_again),
+		TEST(test_metadata_that_kept_its_sockets_gets_none_again),
+		TEST(test_metadata_that_lost_a_socket_of_a_task_gets_it_again),
+		TEST(test_metadata_that_still_has_a_stopped_task_is_told_again),
+		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
