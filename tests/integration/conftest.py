@@ -1,5 +1,6 @@
-"""What all integration tests share: the import path, a network namespace, nodes and images."""
+"""What all integration tests share: the import path, a network namespace, nodes, tasks and images."""
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -12,6 +13,7 @@ sys.path.insert(0, str(TESTS))
 from harness import images, netns  # noqa: E402
 from harness.node import Node, programs_dir  # noqa: E402
 from harness.registry import Registry  # noqa: E402
+from runtime import Host, Task  # noqa: E402
 
 
 def pytest_sessionstart(session):
@@ -45,3 +47,15 @@ def node():
     with Node() as running:
         yield running
         running.standin.assert_no_violations()
+
+
+@pytest.fixture
+def host():
+    """Where ecs-task is driven directly (runtime.py): what runs there ends with it."""
+    with contextlib.closing(Host()) as it:
+        yield it
+
+
+@pytest.fixture
+def task(host):
+    return Task(host)

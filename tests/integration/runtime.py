@@ -376,3 +376,21 @@ def merge(into, changes):
             merge(into[key], value)
         else:
             into[key] = value
+
+
+def lines(text):
+    return text.strip().splitlines()
+
+
+def fields(status, *names):
+    """Values of "Name:\tvalue" lines of a /proc/<pid>/status."""
+    values = dict(line.split(":", 1) for line in lines(status) if ":" in line)
+    return [values[name].strip() for name in names]
+
+
+def assert_nothing_left(host, task):
+    for path in task.cgroup_paths(""):
+        assert not path.exists()
+    assert not (host.state / "tasks" / task.id).exists()
+    assert not (host.run / "tasks" / task.id).exists()
+    assert str(host.base) not in Path("/proc/self/mountinfo").read_text()

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root, program
-from runtime import BUSYBOX, DEFAULT_CAPS, DEFAULT_CAPS_MASK, Host, RequestError, Task, wait_for
+from runtime import BUSYBOX, DEFAULT_CAPS, DEFAULT_CAPS_MASK, RequestError, Task, wait_for
 from test_exec import read_terminal, sh as exec_sh, terminal
 from test_health import shell
 
@@ -29,20 +29,6 @@ pytestmark = needs_root
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 SECRET = "canary-" + uuid.uuid4().hex
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
-
-
-@pytest.fixture
-def task(host):
-    return Task(host)
 
 
 @pytest.fixture

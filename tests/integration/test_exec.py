@@ -14,20 +14,11 @@ import uuid
 import pytest
 
 from builddir import needs_root
-from runtime import DEFAULT_CAPS_MASK, Connection, Host, RequestError, Task, wait_for
+from runtime import DEFAULT_CAPS_MASK, Connection, RequestError, Task, wait_for
 
 pytestmark = needs_root
 
 SLEEP = ["/bin/sleep", "1000"]
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
 
 
 @pytest.fixture

@@ -11,19 +11,10 @@ import termios
 import pytest
 
 from builddir import needs_root, program
-from runtime import Host, Task, wait_for
+from runtime import Task, wait_for
 from test_exec import read_terminal
 
 pytestmark = needs_root
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from harness.taskdef import container
 from harness.taskdef import task as definition
 
 from builddir import needs_root, program
-from runtime import Host, RequestError, Task, wait_for
+from runtime import RequestError, Task, wait_for
 
 pytestmark = needs_root
 
@@ -53,15 +53,6 @@ class Logs:
     def wait(self, what="ready", count=1):
         wait_for(lambda: len(self.lines(what)) >= count, what=f"{count} '{what}' in {self.path}")
         return self.lines(what)
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
 
 
 def start(host, name="app", task=None, args=SLEEP, **changes):

@@ -8,23 +8,9 @@ from builddir import needs_root
 from controlplane.client import wait_for as wait_until
 from harness import images
 from harness.taskdef import container, task as task_definition
-from runtime import Host, RequestError, Task
+from runtime import RequestError
 
 pytestmark = needs_root
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
-
-
-@pytest.fixture
-def task(host):
-    return Task(host)
 
 
 def check(*args, interval=0.05, timeout=20, start_period=0, start_interval=0.05, retries=3):

@@ -17,7 +17,7 @@ from builddir import needs_root, program
 from controlplane.client import wait_for
 from harness.node import Node
 from harness.taskdef import container, task as task_definition
-from runtime import Connection, Host, RequestError, Task
+from runtime import Connection, RequestError, Task
 
 pytestmark = needs_root
 
@@ -66,15 +66,6 @@ class Volume:
 
 
 @pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
-
-
-@pytest.fixture
 def start(host):
     started = []
 
@@ -85,11 +76,6 @@ def start(host):
     yield make
     for volume in started:
         volume.close()
-
-
-@pytest.fixture
-def task(host):
-    return Task(host)
 
 
 def driver(kind, device="tmpfs", options=""):

@@ -13,22 +13,13 @@ import pytest
 from builddir import needs_root, program
 from controlplane.client import wait_for as wait_until
 from harness.taskdef import container, task as task_definition
-from runtime import Host, RequestError, Task, wait_for
+from runtime import RequestError, Task, wait_for
 from test_exec import sh
 from test_health import shell
 
 pytestmark = needs_root
 
 SHM = Path("/dev/shm")
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
 
 
 def start(task, script, name="app", **changes):

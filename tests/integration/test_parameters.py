@@ -7,24 +7,9 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root
-from runtime import Host, RequestError, Task, wait_for
+from runtime import RequestError, Task, wait_for
 
 pytestmark = needs_root
-
-
-@pytest.fixture(scope="module")
-def host():
-    host = Host()
-    yield host
-    host.close()
-
-
-@pytest.fixture
-def task(host):
-    task = Task(host)
-    yield task
-    task.kill()
-    task.reap()
 
 
 def lines(text):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root
-from runtime import DEFAULT_CAPS, Host, RequestError, Task, wait_for
+from runtime import DEFAULT_CAPS, RequestError, Task, wait_for
 from test_exec import sh
 from test_tasks import only, run_to_end, wait_log
 
@@ -29,20 +29,6 @@ needs_apparmor = pytest.mark.skipif(not has_apparmor(), reason="needs AppArmor")
 without_apparmor = pytest.mark.skipif(
     Path("/sys/module/apparmor").exists(), reason="AppArmor is enabled here")
 without_selinux = pytest.mark.skipif(Path("/sys/fs/selinux").exists(), reason="SELinux is enabled here")
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
-
-
-@pytest.fixture
-def task(host):
-    return Task(host)
 
 
 def names(error, *words):

@@ -9,23 +9,9 @@ from builddir import needs_root
 from controlplane.client import wait_for
 from harness import images
 from harness.taskdef import container, task as task_definition
-from runtime import Host, RequestError, Task
+from runtime import RequestError, Task
 
 pytestmark = needs_root
-
-
-@pytest.fixture
-def host():
-    it = Host()
-    try:
-        yield it
-    finally:
-        it.close()
-
-
-@pytest.fixture
-def task(host):
-    return Task(host)
 
 
 def volume(source, destination, *options, **more):
