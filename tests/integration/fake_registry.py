@@ -197,3 +197,21 @@ class FakeRegistry:
                 return self.answer(200, blob, Content_Type="application/octet-stream")
 
         return Handler
+
+
+def hang_on(fake, part, release, send=b""):
+    """Requests whose path has the part get what is to be sent, and no more until release is set."""
+
+    def hang(handler):
+        if part in handler.path:
+            if send:
+                handler.send_response(200)
+                handler.send_header("Content-Length", str(1 << 30))
+                handler.end_headers()
+                handler.wfile.write(send)
+                handler.wfile.flush()
+            release.wait(60)
+            handler.close_connection = True
+            return True
+
+    fake.on_request = hang

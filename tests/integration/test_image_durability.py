@@ -13,8 +13,8 @@ import subprocess
 import pytest
 from builddir import needs_root
 from fake_registry import FakeRegistry, Image, entry, tar
-from test_image import DIR, Store, environment
-from test_image import store as store  # noqa: F401: a fixture
+from image_store import DIR, Store, environment
+from image_store import store as store  # noqa: F401: a fixture
 from users import ensure_users
 
 pytestmark = needs_root

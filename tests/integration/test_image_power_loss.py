@@ -23,7 +23,7 @@ from builddir import needs_root
 from controlplane.client import wait_for
 from fake_registry import FakeRegistry, Image, entry, tar
 from fuse_disk import FuseDisk
-from test_image import DIR, SYM, Store, environment
+from image_store import DIR, SYM, Store, environment
 from users import ensure_users
 
 CYCLES = int(os.environ.get("ECS_POWER_CYCLES", "6"))
