@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,20 +22,11 @@ import pytest
 from builddir import program
 from harness.service_manager import ServiceManager
 from users import as_user, ensure_users, uid
+from waiting import wait_for
 
 ADDRESS = "169.254.170.2"
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def wait_for(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError("the condition did not come true in time")
 
 
 def run(*command, check=True):

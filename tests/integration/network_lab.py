@@ -13,7 +13,6 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -33,15 +32,6 @@ SECONDS = 10  # the longest wait for anything that must come
 MOMENT = 0.3  # how long something that must not come is waited for
 
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def wait_for(condition, seconds=SECONDS):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("the condition did not come true in time")
 
 
 def run(*args, check=True, **kwargs):

@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 import tempfile
-import time
 import uuid
 from pathlib import Path
 
@@ -43,16 +42,6 @@ class RequestError(Exception):
         self.name = body.get("name")
         self.code = body.get("code")
         self.exit_code = body.get("exitCode")
-
-
-def wait_for(condition, seconds=20, what="the condition"):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"{what} did not come true within {seconds} s")
 
 
 class Connection:

@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root, program
-from runtime import BUSYBOX, DEFAULT_CAPS, DEFAULT_CAPS_MASK, RequestError, Task, wait_for
+from runtime import BUSYBOX, DEFAULT_CAPS, DEFAULT_CAPS_MASK, RequestError, Task
 from test_exec import read_terminal, sh as exec_sh, terminal
 from test_health import shell
+from waiting import wait_for
 
 pytestmark = needs_root
 

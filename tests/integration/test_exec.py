@@ -14,7 +14,8 @@ import uuid
 import pytest
 
 from builddir import needs_root
-from runtime import DEFAULT_CAPS_MASK, Connection, RequestError, Task, wait_for
+from runtime import DEFAULT_CAPS_MASK, Connection, RequestError, Task
+from waiting import wait_for
 
 pytestmark = needs_root
 

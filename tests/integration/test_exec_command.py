@@ -11,8 +11,9 @@ import termios
 import pytest
 
 from builddir import needs_root, program
-from runtime import Task, wait_for
+from runtime import Task
 from test_exec import read_terminal
+from waiting import wait_for
 
 pytestmark = needs_root
 

@@ -17,7 +17,8 @@ from harness.taskdef import container
 from harness.taskdef import task as definition
 
 from builddir import needs_root, program
-from runtime import RequestError, Task, wait_for
+from runtime import RequestError, Task
+from waiting import wait_for
 
 pytestmark = needs_root
 

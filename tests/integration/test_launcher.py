@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from pathlib import Path
 
@@ -17,19 +16,10 @@ import pytest
 
 from builddir import needs_root, program
 from users import as_user, ensure_users, uid
+from waiting import wait_for
 
 pytestmark = needs_root
 CGROUPS = Path("/sys/fs/cgroup")
-
-
-def wait_for(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError("the condition did not come true in time")
 
 
 def read_refusal(connection):

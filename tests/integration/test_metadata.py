@@ -18,8 +18,9 @@ import pytest
 
 import syscall_in
 from builddir import needs_root
-from metadata import ADDRESS, Cgroup2, Control, Metadata, cgroup2_top, libc, run, wait_for
+from metadata import ADDRESS, Cgroup2, Control, Metadata, cgroup2_top, libc, run
 from users import uid
+from waiting import wait_for
 
 pytestmark = needs_root
 

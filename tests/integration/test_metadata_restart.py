@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from builddir import needs_root
 from harness.service_manager import Stored
-from metadata import ADDRESS, Cgroup2, Metadata, wait_for
+from metadata import ADDRESS, Cgroup2, Metadata
 from users import uid
+from waiting import wait_for
 
 pytestmark = needs_root
 

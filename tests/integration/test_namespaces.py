@@ -13,9 +13,10 @@ import pytest
 from builddir import needs_root, program
 from controlplane.client import wait_for as wait_until
 from harness.taskdef import container, task as task_definition
-from runtime import RequestError, Task, wait_for
+from runtime import RequestError, Task
 from test_exec import sh
 from test_health import shell
+from waiting import wait_for
 
 pytestmark = needs_root
 

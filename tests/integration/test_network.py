@@ -10,8 +10,9 @@ import pytest
 
 import syscall_in
 from builddir import needs_root
-from network_lab import BRIDGE, GATEWAY, HOST, MOMENT, MTU, SECONDS, Agent, expect_connection, wait_for
+from network_lab import BRIDGE, GATEWAY, HOST, MOMENT, MTU, SECONDS, Agent, expect_connection
 from network_lab import host_ready as host_ready, lab as lab  # noqa: F401: fixtures
+from waiting import wait_for
 
 pytestmark = needs_root
 

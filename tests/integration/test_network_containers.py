@@ -9,9 +9,10 @@ import pytest
 
 from builddir import needs_root
 from network_lab import (
-    BRIDGE, GATEWAY, HOST, MOMENT, MTU, OUTSIDE, SUBNET, expect_connection, expect_datagrams, wait_for,
+    BRIDGE, GATEWAY, HOST, MOMENT, MTU, OUTSIDE, SUBNET, expect_connection, expect_datagrams,
 )
 from network_lab import host_ready as host_ready, lab as lab  # noqa: F401: fixtures
+from waiting import wait_for
 
 pytestmark = needs_root
 

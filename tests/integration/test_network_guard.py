@@ -9,9 +9,10 @@ import pytest
 
 from builddir import needs_root, program
 from network_lab import (
-    BRIDGE, ENDPOINT, GATEWAY, HOST, MOMENT, SECONDS, SUBNET, expect_connection, expect_nothing, run, wait_for,
+    BRIDGE, ENDPOINT, GATEWAY, HOST, MOMENT, SECONDS, SUBNET, expect_connection, expect_nothing, run,
 )
 from network_lab import host_ready as host_ready, lab as lab  # noqa: F401: fixtures
+from waiting import wait_for
 
 pytestmark = needs_root
 

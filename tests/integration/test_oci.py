@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root, program
-from runtime import CGROUPS, busybox_directory, wait_for
+from runtime import CGROUPS, busybox_directory
 from test_exec import read_terminal
+from waiting import wait_for
 
 pytestmark = needs_root
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root
-from runtime import RequestError, Task, wait_for
+from runtime import RequestError, Task
+from waiting import wait_for
 
 pytestmark = needs_root
 

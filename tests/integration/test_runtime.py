@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root
-from runtime import RequestError, Task, fields, lines, wait_for
+from runtime import RequestError, Task, fields, lines
+from waiting import wait_for
 
 pytestmark = needs_root
 

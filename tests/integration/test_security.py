@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root
-from runtime import DEFAULT_CAPS, RequestError, Task, wait_for
+from runtime import DEFAULT_CAPS, RequestError, Task
 from test_exec import sh
 from test_tasks import only, run_to_end, wait_log
+from waiting import wait_for
 
 from harness import taskdef
 

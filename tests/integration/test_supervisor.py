@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from builddir import needs_root, program
-from runtime import RequestError, Task, assert_nothing_left, wait_for
+from runtime import RequestError, Task, assert_nothing_left
+from waiting import wait_for
 
 pytestmark = needs_root
 
