@@ -16,6 +16,7 @@ struct store {
 	bool complete;
 	struct task *tasks[STORE_TASKS_MAX];
 	size_t n_tasks, documents_bytes;
+	uint64_t last_ended;
 	struct credentials *credentials[STORE_CREDENTIALS_MAX]; /* sorted by id */
 	size_t n_credentials;
 };
@@ -190,6 +191,8 @@ struct container *store_find_cgroup(const struct store *store, uint64_t cgroup_i
 	return NULL;
 }
 
+static void forget_task(struct store *store, struct task *task, bool all);
+
 static int task_new(const char *id, struct task **ret)
 {
 	_cleanup_(task_unrefp) struct task *task = calloc(1, sizeof(*task));
@@ -204,6 +207,19 @@ static int task_new(const char *id, struct task **ret)
 	return 0;
 }
 
+/* Thousands of tasks may end before their logs have to be delivered; false: none has ended. */
+static bool forget_first_ended(struct store *store)
+{
+	struct task *first = NULL;
+
+	for (size_t i = 0; i < store->n_tasks; i++)
+		if (store->tasks[i]->ended > 0 && (!first || store->tasks[i]->ended < first->ended))
+			first = store->tasks[i];
+	if (first)
+		forget_task(store, first, true);
+	return first != NULL;
+}
+
 static int get_task(struct store *store, const char *id, struct task **ret, struct err *err)
 {
 	struct task *task = store_find_task(store, id);
@@ -213,7 +229,7 @@ static int get_task(struct store *store, const char *id, struct task **ret, stru
 		r = check_name("task id", id, err);
 		if (r < 0)
 			return r;
-		if (store->n_tasks == STORE_TASKS_MAX)
+		if (store->n_tasks == STORE_TASKS_MAX && !forget_first_ended(store))
 			return err_text(err, -ENOSPC, "there are %d tasks already",
 			                STORE_TASKS_MAX);
 		if (task_new(id, &task) < 0)
@@ -512,13 +528,15 @@ int store_put_credentials(struct store *store, const struct credentials_input *i
 	r = check_input(input, err);
 	if (r < 0)
 		return r;
-	place = &store->credentials[find_place(store, input->id, &found)];
+	(void)find_place(store, input->id, &found);
 	if (!found && store->n_credentials == STORE_CREDENTIALS_MAX)
 		return err_text(err, -ENOSPC, "there are %d credentials already",
 		                STORE_CREDENTIALS_MAX);
 	r = credentials_new(store, input, &c, err);
 	if (r < 0)
 		return r;
+	/* Only now, since others may have gone to make room. */
+	place = &store->credentials[find_place(store, input->id, &found)];
 	if (found) {
 		credentials_free(*place);
 	} else {
@@ -600,13 +618,11 @@ static void release_containers(struct task *task)
 	task->n_containers = 0;
 }
 
-void store_release(struct store *store, const char *task_id, bool all)
+static void forget_task(struct store *store, struct task *task, bool all)
 {
-	struct task *task = store_find_task(store, task_id), *heir = NULL;
+	struct task *heir = NULL;
 	bool kept = false;
 
-	if (!task)
-		return;
 	for (size_t i = store->n_credentials; i-- > 0;) {
 		struct credentials *c = store->credentials[i];
 
@@ -620,7 +636,8 @@ void store_release(struct store *store, const char *task_id, bool all)
 
 	/* Connections still hold the old object, which must answer nothing any more. What is kept
 	 * (execution roles, for the logs) belongs to a new one of the same id. */
-	if (kept && task_new(task_id, &heir) == 0) {
+	if (kept && task_new(task->id, &heir) == 0) {
+		heir->ended = ++store->last_ended;
 		for (size_t i = 0; i < store->n_credentials; i++)
 			if (store->credentials[i]->task == task) {
 				task_unref(store->credentials[i]->task);
@@ -634,6 +651,14 @@ void store_release(struct store *store, const char *task_id, bool all)
 		if (store->tasks[i] == task)
 			store->tasks[i] = heir ? heir : store->tasks[--store->n_tasks];
 	task_unref(task);
+}
+
+void store_release(struct store *store, const char *task_id, bool all)
+{
+	struct task *task = store_find_task(store, task_id);
+
+	if (task)
+		forget_task(store, task, all);
 }
 
 struct store *store_free(struct store *store)

@@ -18,7 +18,8 @@
 #include "lib/cleanup.h"
 #include "lib/err.h"
 
-/* Ceilings; reaching one is an error that names it. */
+/* Ceilings; reaching one is an error that names it, but for tasks: of those that were released and
+ * keep credentials the one that was released first goes then. */
 #define STORE_TASKS_MAX           1024
 #define STORE_CONTAINERS_MAX      64 /* of a task */
 #define STORE_CREDENTIALS_MAX     (4 * STORE_TASKS_MAX)
@@ -33,6 +34,7 @@
 struct task {
 	unsigned refs;
 	bool released;
+	uint64_t ended; /* order of releases; 0: it has not been, else it is but credentials */
 	char *id;
 	struct document *documents; /* sorted by path */
 	size_t n_documents, documents_bytes;
@@ -135,5 +137,6 @@ int store_set_documents(struct store *store, const char *task_id, struct json_ob
                         struct err *err);
 
 /* Forget the task with its containers, documents and ROLE_TASK_APPLICATION credentials, or all of
- * its credentials. Unknown tasks are fine. */
+ * its credentials. What is kept of it (execution roles, for the logs) makes room where new tasks
+ * need it. Unknown tasks are fine. */
 void store_release(struct store *store, const char *task_id, bool all);

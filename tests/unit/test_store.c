@@ -170,6 +170,53 @@ static void test_release_keeps_the_execution_role_unless_all_is_asked(void **sta
 	store_release(*state, "t1", true); /* safe to repeat */
 }
 
+static int put_execution_role(struct store *store, const char *task)
+{
+	struct credentials_input execution = input;
+	struct err err = {0};
+	char id[64];
+	int r;
+
+	snprintf(id, sizeof(id), "role-of-%s", task);
+	execution.id = id;
+	execution.task_id = task;
+	execution.role_type = ROLE_TASK_EXECUTION;
+	r = store_put_credentials(store, &execution, &err);
+	assert_true(r == 0 || strstr(err.text, "tasks"));
+	return r;
+}
+
+/* Those that wait for their logs to be delivered, when there are as many as there may be tasks. */
+static void test_ended_tasks_make_room_for_new_ones_the_first_ended_first(void **state)
+{
+	char name[32];
+
+	for (int i = 0; i < STORE_TASKS_MAX; i++) {
+		snprintf(name, sizeof(name), "task%d", i);
+		assert_int_equal(put_execution_role(*state, name), 0);
+	}
+	assert_int_equal(put_execution_role(*state, "new"), -ENOSPC); /* all of them live */
+
+	store_release(*state, "task9", false);
+	store_release(*state, "task0", false);
+	store_release(*state, "task7", false);
+	assert_int_equal(put_execution_role(*state, "new"), 0);
+	assert_null(store_find_task(*state, "task9"));
+	assert_null(store_find_credentials(*state, "role-of-task9"));
+	assert_non_null(store_find_credentials(*state, "role-of-new"));
+
+	store_release(*state, "task0", false); /* it counts from its last release */
+	assert_int_equal(put_execution_role(*state, "other"), 0);
+	assert_null(store_find_credentials(*state, "role-of-task7"));
+	assert_non_null(store_find_credentials(*state, "role-of-task0"));
+	assert_int_equal(put_execution_role(*state, "last"), 0);
+	assert_int_equal(put_execution_role(*state, "more"), -ENOSPC);
+	for (int i = 1; i < STORE_TASKS_MAX; i++) {
+		snprintf(name, sizeof(name), "role-of-task%d", i);
+		assert_true(i == 7 || i == 9 || store_find_credentials(*state, name));
+	}
+}
+
 static int put_documents(struct store *store, const char *task, const char *json, struct err *err)
 {
 	_cleanup_json_ struct json_object *object = NULL;
@@ -259,6 +306,7 @@ int main(void)
 		CASE(test_each_of_many_credentials_is_found),
 		CASE(test_removed_credentials_are_unknown),
 		CASE(test_release_keeps_the_execution_role_unless_all_is_asked),
+		CASE(test_ended_tasks_make_room_for_new_ones_the_first_ended_first),
 		CASE(test_documents_are_answered_as_they_came),
 		CASE(test_documents_with_bad_paths_or_too_many_bytes_leave_the_earlier_ones),
 		CASE(test_each_ceiling_is_named),
