@@ -9,7 +9,6 @@
  * Exit codes: 0 after SIGTERM; 1 start again; 5 starting again cannot help.
  */
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,9 +116,6 @@ int main(int argc, char **argv)
 	int first = 0, r;
 
 	log_init("ecs-agent");
-	/* libcurl's resolver threads would get heaps of their own, which stay when they have ended.
-	 */
-	(void)mallopt(M_ARENA_MAX, 1);
 	r = options_parse(argc, argv, "ecs-agent [OPTION]... [exec ...]", specs, ARRAY_SIZE(specs),
 	                  &options, &first, &err);
 	if (r > 0)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "lib/fd.h"
+#include "lib/heap.h"
 #include "lib/ipc.h"
 #include "lib/ipc_event.h"
 #include "lib/json.h"
@@ -42,6 +43,7 @@ struct control {
 	LIST_HEAD(, peer) peers;
 	unsigned n_peers;
 	STAILQ_HEAD(, late_answer) late;
+	struct heap_trimmer *heap;
 };
 
 /* A handler fills *answer or leaves it for {"type":"ok"}. */
@@ -295,6 +297,7 @@ static int on_release(struct peer *peer, struct ipc_message *msg, struct json_ob
 		http_release(config->http, task);
 	store_release(config->store, task_id, all);
 	keep_changed(config->keep);
+	heap_trim_soon(peer->control->heap);
 	return 0;
 }
 
@@ -604,6 +607,8 @@ int control_new(sd_event *loop, int listen_fd, const struct control_config *conf
 	keep_on_flushed(config->keep, send_late_answers, control);
 	r = sd_event_add_io(loop, &control->io, control->listen_fd, EPOLLIN, on_connection,
 	                    control);
+	if (r >= 0)
+		r = heap_trimmer_new(loop, &control->heap);
 	if (r < 0)
 		return err_set(err, r, "watch the control socket");
 	*ret = TAKE_PTR(control);
@@ -621,6 +626,7 @@ struct control *control_free(struct control *control)
 	while ((peer = LIST_FIRST(&control->peers)))
 		peer_free(peer);
 	sd_event_source_disable_unref(control->io);
+	heap_trimmer_free(control->heap);
 	fd_close(control->listen_fd);
 	sd_event_unref(control->loop);
 	free(control);

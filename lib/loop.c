@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <time.h>
 
+#include "lib/heap.h"
+
 static uint64_t clock_usec(clockid_t clock)
 {
 	struct timespec now;
@@ -25,6 +27,7 @@ int loop_new_with_stop(sd_event_signal_handler_t stop, void *userdata, sd_event 
 	sigset_t mask;
 	int r;
 
+	heap_init(); /* before there is a second thread */
 	/* sd_event takes signals through a signalfd, so they must be blocked first. */
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGTERM);

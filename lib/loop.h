@@ -10,7 +10,7 @@
 /* libsystemd brings sd_event_unrefp() and sd_event_source_disable_unrefp() for _cleanup_(). */
 
 /* A loop that ends with code 0 on SIGTERM and SIGINT, ignores SIGPIPE, and feeds the watchdog
- * of its service manager where there is one. */
+ * of its service manager where there is one. With it comes heap_init(). */
 int loop_new(sd_event **ret, struct err *err);
 
 /* The same for a program that has something to finish first: SIGTERM and SIGINT call stop, which

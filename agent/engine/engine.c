@@ -200,6 +200,8 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
 		r = metadata_client_new(engine->loop, options->runtime_dir, &engine_metadata_ops,
 		                        engine, &engine->metadata);
 	if (r >= 0)
+		r = heap_trimmer_new(engine->loop, &engine->heap);
+	if (r >= 0)
 		r = sd_event_add_defer(engine->loop, &engine->reconcile, on_reconcile, engine);
 	if (r < 0)
 		return err_set(err, r, "set up the engine");
@@ -250,6 +252,7 @@ struct engine *engine_free(struct engine *engine)
 	host_resources_free(engine->host);
 	addresses_free(engine->addresses);
 	aws_keys_unref(engine->instance_keys);
+	heap_trimmer_free(engine->heap);
 	sd_event_source_disable_unref(engine->reconcile);
 	sd_event_source_disable_unref(engine->ticker);
 	sd_event_source_disable_unref(engine->host_retry);

@@ -17,6 +17,7 @@
 #include "agent/engine/task.h"
 #include "agent/engine/task_parse.h"
 #include "lib/backoff.h"
+#include "lib/heap.h"
 #include "lib/log.h"
 
 #define SECOND_USEC (1000 * 1000ull)
@@ -171,6 +172,7 @@ struct engine {
 	struct acs_session *session;
 	struct orphan *orphans;
 	struct acknowledgement *acknowledgements;
+	struct heap_trimmer *heap;
 
 	sd_event_source *ticker; /* buffered container events */
 

@@ -3,7 +3,6 @@
  * with it the host port sockets it holds), waiting tasks are looked at. The record stays until the
  * cleanup time is over and ECS has accepted STOPPED.
  */
-#include <malloc.h>
 #include <string.h>
 
 #include "agent/engine/engine_internal.h"
@@ -21,6 +20,7 @@ static void remove_task(struct engine_task *et)
 	role_credentials_remove(engine->credentials, et->task->id, true);
 	(void)state_remove_task(engine->o.state, et->task->arn);
 	engine_remove(et);
+	heap_trim_soon(engine->heap);
 }
 
 static bool may_be_removed(const struct engine_task *et)
@@ -193,7 +193,7 @@ static void finish(struct engine_task *et)
 	role_credentials_remove(et->engine->credentials, et->task->id, false);
 	teardown_arm_cleanup(et);
 	engine_admit_waiting(et->engine);
-	(void)malloc_trim(0);
+	heap_trim_soon(et->engine->heap);
 }
 
 void teardown_progress(struct engine_task *et)

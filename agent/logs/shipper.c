@@ -17,6 +17,7 @@
 #include "agent/logs/json_file.h"
 #include "agent/logs/stream.h"
 #include "lib/fd.h"
+#include "lib/heap.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "lib/parse.h"
@@ -52,6 +53,7 @@ struct shipper {
 	struct watch *watch;
 	struct log_keys *keys;
 	struct stream_env env;
+	struct heap_trimmer *heap;
 	LIST_HEAD(, item) items;
 	LIST_HEAD(, task_dir) tasks;
 	struct item_queue queues[2]; /* [1]: failing */
@@ -100,6 +102,7 @@ struct shipper *shipper_free(struct shipper *shipper)
 	while (!LIST_EMPTY(&shipper->tasks))
 		task_dir_free(LIST_FIRST(&shipper->tasks));
 	log_keys_free(shipper->keys);
+	heap_trimmer_free(shipper->heap);
 	watch_free(shipper->watch);
 	watcher_free(shipper->watcher);
 	sd_event_source_disable_unref(shipper->turns);
@@ -148,6 +151,8 @@ static int add_sources(struct shipper *shipper, bool exit_when_idle)
 		                   &shipper->look_again);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(shipper->look_again, SD_EVENT_OFF);
+	if (r >= 0)
+		r = heap_trimmer_new(shipper->loop, &shipper->heap);
 	if (r >= 0 && exit_when_idle)
 		r = loop_add_timer(shipper->loop, SHIPPER_IDLE_USEC, 1000000, on_idle, shipper,
 		                   &shipper->idle);
@@ -514,6 +519,7 @@ static void item_finished(void *userdata)
 	int r;
 
 	item_free(item);
+	heap_trim_soon(shipper->heap);
 	if (files) {
 		r = json_file_prune(shipper->logs_fd, JSON_FILE_TASKS_KEPT, JSON_FILE_BYTES_KEPT,
 		                    task_is_live, shipper);
