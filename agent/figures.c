@@ -5,18 +5,27 @@
 #include <inttypes.h>
 #include <signal.h>
 
+#include "lib/heap.h"
 #include "lib/log.h"
 
 void figures_log(const struct figures *figures)
 {
 	const struct loop_times *times = figures->times;
+	struct heap_size heap = heap_size();
+	struct engine_counts counts;
 
+	node_count(figures->node, &counts);
 	log_info(NULL,
 	         "%zu tasks; %" PRIu64 " turns of the loop, the longest of %" PRIu64
 	         " us, the busiest of %" PRIu64 " us of CPU time; slowest commit of state: %" PRIu64
 	         " us",
-	         node_task_count(figures->node), times->turns, times->longest_usec,
-	         times->busiest_usec, state_commit_max_usec(figures->state));
+	         counts.tasks, times->turns, times->longest_usec, times->busiest_usec,
+	         state_commit_max_usec(figures->state));
+	log_info(NULL,
+	         "kept: %zu ended tasks, %zu credentials, %zu reports, %zu acknowledgements, %zu "
+	         "addresses; heap: %zu KiB in use of %zu KiB",
+	         counts.ended_tasks, counts.credentials, counts.reports, counts.acknowledgements,
+	         counts.addresses, heap.used_bytes / 1024, heap.total_bytes / 1024);
 }
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)

@@ -1,6 +1,6 @@
 /*
- * How ecs-agent fares, in numbers for its administrator: one line of the log on SIGUSR1, and one
- * when it ends.
+ * How ecs-agent fares, in numbers for its administrator: two lines of the log on SIGUSR1, and when
+ * it ends.
  */
 #pragma once
 

@@ -585,7 +585,9 @@ struct node *node_free(struct node *node)
 	return NULL;
 }
 
-size_t node_task_count(const struct node *node)
+void node_count(const struct node *node, struct engine_counts *ret)
 {
-	return node->engine ? engine_task_count(node->engine) : 0;
+	*ret = (struct engine_counts){0};
+	if (node->engine)
+		engine_count(node->engine, ret);
 }

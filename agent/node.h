@@ -15,6 +15,7 @@
 #include <systemd/sd-event.h>
 
 #include "agent/config/config.h"
+#include "agent/engine/engine.h"
 #include "agent/state/state.h"
 #include "lib/err.h"
 #include "lib/options.h"
@@ -29,5 +30,5 @@ int node_start(sd_event *loop, const struct options *options, const struct confi
 struct node *node_free(struct node *node);
 DEFINE_CLEANUP(struct node *, node_free)
 
-/* Tasks that are known and not yet removed, whatever their status. */
-size_t node_task_count(const struct node *node);
+/* All 0 before the engine begins. */
+void node_count(const struct node *node, struct engine_counts *ret);

@@ -33,6 +33,15 @@ void acknowledgements_free(struct engine *engine)
 		acknowledgement_free(engine->acknowledgements);
 }
 
+size_t acknowledgements_count(const struct engine *engine)
+{
+	size_t n = 0;
+
+	for (const struct acknowledgement *a = engine->acknowledgements; a; a = a->next)
+		n++;
+	return n;
+}
+
 static void acknowledge_credentials(const struct acknowledgement *a,
                                     struct json_object *credentials)
 {

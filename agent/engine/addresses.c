@@ -9,8 +9,25 @@ struct addresses {
 	uint32_t first; /* network address, host byte order */
 	uint32_t n;
 	uint32_t last_taken; /* offset */
+	uint32_t n_taken, n_own;
 	uint8_t taken[];
 };
+
+static bool is_taken(const struct addresses *addresses, uint32_t offset)
+{
+	return addresses->taken[offset / 8] & (1u << (offset % 8));
+}
+
+static void set_taken(struct addresses *addresses, uint32_t offset, bool value)
+{
+	if (is_taken(addresses, offset) == value)
+		return;
+	addresses->taken[offset / 8] ^= (uint8_t)(1u << (offset % 8));
+	if (value)
+		addresses->n_taken++;
+	else
+		addresses->n_taken--;
+}
 
 static bool offset_of(const struct addresses *addresses, const char *address, uint32_t *ret)
 {
@@ -44,9 +61,10 @@ int addresses_new(const char *gateway, unsigned int prefix, struct addresses **r
 		return err_oom(err);
 	addresses->n = n;
 	addresses->first = ntohl(in.s_addr) & ~(n - 1);
-	addresses->taken[0] |= 1;
-	addresses->taken[(n - 1) / 8] |= 0x80;
+	set_taken(addresses, 0, true);
+	set_taken(addresses, n - 1, true);
 	addresses_mark(addresses, gateway);
+	addresses->n_own = addresses->n_taken;
 	*ret = addresses;
 	return 0;
 }
@@ -63,9 +81,9 @@ int addresses_take(struct addresses *addresses, char ret[static 16])
 		uint32_t offset = (addresses->last_taken + i) % addresses->n;
 		struct in_addr in = {.s_addr = htonl(addresses->first + offset)};
 
-		if (addresses->taken[offset / 8] & (1u << (offset % 8)))
+		if (is_taken(addresses, offset))
 			continue;
-		addresses->taken[offset / 8] |= (uint8_t)(1u << (offset % 8));
+		set_taken(addresses, offset, true);
 		addresses->last_taken = offset;
 		(void)inet_ntop(AF_INET, &in, ret, 16);
 		return 0;
@@ -79,7 +97,7 @@ void addresses_mark(struct addresses *addresses, const char *address)
 
 	if (!offset_of(addresses, address, &offset))
 		return;
-	addresses->taken[offset / 8] |= (uint8_t)(1u << (offset % 8));
+	set_taken(addresses, offset, true);
 	addresses->last_taken = offset;
 }
 
@@ -88,5 +106,10 @@ void addresses_give(struct addresses *addresses, const char *address)
 	uint32_t offset;
 
 	if (offset_of(addresses, address, &offset))
-		addresses->taken[offset / 8] &= (uint8_t) ~(1u << (offset % 8));
+		set_taken(addresses, offset, false);
+}
+
+size_t addresses_count(const struct addresses *addresses)
+{
+	return addresses->n_taken - addresses->n_own;
 }

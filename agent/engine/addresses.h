@@ -23,3 +23,4 @@ int addresses_take(struct addresses *addresses, char ret[static 16]);
  * changed) is left alone. */
 void addresses_mark(struct addresses *addresses, const char *address);
 void addresses_give(struct addresses *addresses, const char *address);
+size_t addresses_count(const struct addresses *addresses); /* taken ones, the bridge's own aside */

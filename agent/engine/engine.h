@@ -69,3 +69,13 @@ extern const struct acs_handlers engine_acs_handlers;
 /* Tasks that are known and not yet removed, whatever their status. */
 size_t engine_task_count(const struct engine *engine);
 const struct task *engine_task(const struct engine *engine, size_t i);
+
+/* What the engine keeps in memory for its tasks, and what must come to nothing with them. */
+struct engine_counts {
+	size_t tasks, ended_tasks; /* ended ones are a part of tasks */
+	size_t credentials;
+	size_t reports;          /* not yet accepted by ECS */
+	size_t acknowledgements; /* not yet sent to ACS */
+	size_t addresses;        /* in use, on the bridge */
+};
+void engine_count(const struct engine *engine, struct engine_counts *ret);

@@ -348,6 +348,7 @@ void acknowledge_when_durable(struct engine *engine, const char *cluster_arn,
                               const char *container_instance_arn, const char *message_id,
                               struct json_object *payload);
 void acknowledgements_free(struct engine *engine);
+size_t acknowledgements_count(const struct engine *engine);
 
 /* payload.c, manifest.c: handlers of ACS */
 void payload_handle(struct acs_session *session, const struct acs_payload *payload, void *userdata);

@@ -307,3 +307,13 @@ bool outbox_has(const struct outbox *outbox, const char *task_arn)
 
 	return queue && queue->first;
 }
+
+size_t outbox_count(const struct outbox *outbox)
+{
+	size_t n = 0;
+
+	for (const struct queue *queue = outbox->queues; queue; queue = queue->next)
+		for (const struct event *event = queue->first; event; event = event->next)
+			n++;
+	return n;
+}

@@ -50,3 +50,4 @@ int outbox_read(struct outbox *outbox, struct err *err);
 /* Queue a body (borrowed), in the transaction of this turn. -ENOMEM or -ENOBUFS. */
 int outbox_add(struct outbox *outbox, const char *task_arn, struct json_object *body);
 bool outbox_has(const struct outbox *outbox, const char *task_arn);
+size_t outbox_count(const struct outbox *outbox); /* bodies that are queued */

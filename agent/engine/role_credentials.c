@@ -123,6 +123,15 @@ struct role_credential *role_credentials_first(struct role_credentials *set)
 	return set->first;
 }
 
+size_t role_credentials_count(const struct role_credentials *set)
+{
+	size_t n = 0;
+
+	for (const struct role_credential *c = set->first; c; c = c->next)
+		n++;
+	return n;
+}
+
 void role_credentials_remove(struct role_credentials *set, const char *task_id, bool all)
 {
 	struct role_credential **p = &set->first;

@@ -38,6 +38,7 @@ int role_credentials_put(struct role_credentials *set, const struct role_credent
                          struct role_credential **ret);
 struct role_credential *role_credentials_find(struct role_credentials *set, const char *id);
 struct role_credential *role_credentials_first(struct role_credentials *set);
+size_t role_credentials_count(const struct role_credentials *set);
 /* Forget those of a task: of its own role, or all. */
 void role_credentials_remove(struct role_credentials *set, const char *task_id, bool all);
 /* Sent just now; and: the one sent first that has no answer yet has got it, and is returned; NULL
