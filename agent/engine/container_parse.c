@@ -509,7 +509,10 @@ static int parse_documents(struct json_object *obj, enum network_mode mode,
 static int parse_plain_members(struct json_object *obj, struct container *c, struct err *err)
 {
 	static const char *const lists[] = {"command", "entryPoint"};
+	const char *strategy = json_text(obj, "logsAuthStrategy");
 	int r;
+
+	c->logs_by_role = strategy && *strategy; /* checked: there is but one */
 
 	r = dup_string(obj, "image", &c->image, err);
 	if (r == 0 && !*c->image)

@@ -303,7 +303,10 @@ void metadata_put_credentials(struct engine *engine, struct role_credential *cre
 void metadata_put_instance(struct engine *engine);
 void metadata_configure(struct engine *engine);
 void metadata_send_documents(struct engine_task *et);
+/* The task has ended. all: its logs need its execution role no more either. */
 void metadata_release(struct engine_task *et, bool all);
+/* Are logs of the task sent with its execution role, which is needed until they are delivered? */
+bool metadata_keeps_role(const struct task *task);
 void metadata_sync_task(struct engine_task *et);
 void metadata_sync_check(struct engine *engine);
 

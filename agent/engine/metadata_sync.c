@@ -241,10 +241,18 @@ static int send_release(struct engine *engine, const char *task_id, bool all)
 	return r;
 }
 
+bool metadata_keeps_role(const struct task *task)
+{
+	for (size_t i = 0; i < task->n_containers; i++)
+		if (task->containers[i].logs_by_role)
+			return true;
+	return false;
+}
+
 void metadata_release(struct engine_task *et, bool all)
 {
 	if (metadata_is_up(et->engine->metadata))
-		(void)send_release(et->engine, et->task->id, all);
+		(void)send_release(et->engine, et->task->id, all || !metadata_keeps_role(et->task));
 }
 
 /* Sockets. */
@@ -352,7 +360,7 @@ static void release_ended(struct engine *engine, struct json_object *tasks)
 		if (id && !et)
 			(void)send_release(engine, id, true);
 		else if (et && et->task->known == TASK_STATUS_STOPPED)
-			(void)send_release(engine, id, false);
+			(void)send_release(engine, id, !metadata_keeps_role(et->task));
 	}
 }
 
@@ -374,11 +382,15 @@ static bool is_served(const struct engine_task *et, struct json_object *hello)
 
 /* An agent that was restarted has no credentials before ACS sends them again; those which are
  * there are as good. */
-static void note_credentials(struct engine *engine, struct json_object *ids)
+static void note_credentials(struct engine *engine, struct json_object *ids,
+                             struct json_object *tasks)
 {
 	for (struct role_credential *c = role_credentials_first(engine->credentials); c;
-	     c = c->next)
+	     c = c->next) {
 		metadata_put_credentials(engine, c);
+		if (c->has_ended && !array_has(tasks, c->task_id)) /* else release_ended() does */
+			(void)send_release(engine, c->task_id, false);
+	}
 	for (size_t i = 0; i < engine->n_tasks; i++) {
 		const char *id = engine->tasks[i]->task->execution_credentials_id;
 
@@ -399,7 +411,7 @@ static void on_up(struct json_object *hello, void *userdata)
 	role_credentials_reset(engine->credentials);
 	metadata_configure(engine);
 	metadata_put_instance(engine);
-	note_credentials(engine, get_list(hello, "credentials"));
+	note_credentials(engine, get_list(hello, "credentials"), tasks);
 	release_ended(engine, tasks);
 
 	for (size_t i = 0; i < engine->n_tasks; i++) {

@@ -196,7 +196,7 @@ void credentials_handle(struct acs_session *session, const struct acs_role_crede
 	free(*id);
 	*id = copy;
 	values.task_id = et->task->id;
-	if (et->task->known != TASK_STATUS_STOPPED || execution)
+	if (et->task->known != TASK_STATUS_STOPPED || (execution && metadata_keeps_role(et->task)))
 		keep_credential(engine, &values);
 	engine_changed(et);
 	(void)acs_credentials_ack(session, c->message_id, c->expiration, c->credentials_id);

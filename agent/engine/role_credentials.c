@@ -73,17 +73,22 @@ static struct json_object *message_new(const struct role_credentials_values *v)
 	return body;
 }
 
-static void remove_id(struct role_credentials *set, const char *id)
+/* Returns where the next one goes. */
+static struct role_credential **remove_id(struct role_credentials *set, const char *id)
 {
-	for (struct role_credential **p = &set->first; *p; p = &(*p)->next) {
+	struct role_credential **p = &set->first;
+
+	while (*p) {
 		struct role_credential *credential = *p;
 
-		if (strcmp(credential->id, id) != 0)
+		if (strcmp(credential->id, id) != 0) {
+			p = &credential->next;
 			continue;
+		}
 		*p = credential->next;
 		credential_free(credential);
-		return;
 	}
+	return p;
 }
 
 int role_credentials_put(struct role_credentials *set, const struct role_credentials_values *values,
@@ -103,9 +108,7 @@ int role_credentials_put(struct role_credentials *set, const struct role_credent
 		credential_free(credential);
 		return -ENOMEM;
 	}
-	remove_id(set, values->id);
-	credential->next = set->first;
-	set->first = credential;
+	*remove_id(set, values->id) = credential;
 	*ret = credential;
 	return 0;
 }
@@ -141,6 +144,7 @@ void role_credentials_remove(struct role_credentials *set, const char *task_id, 
 
 		if (strcmp(credential->task_id, task_id) != 0 ||
 		    (!all && strcmp(credential->role_type, "TaskApplication") != 0)) {
+			credential->has_ended |= strcmp(credential->task_id, task_id) == 0;
 			p = &credential->next;
 			continue;
 		}
@@ -175,5 +179,6 @@ void role_credentials_reset(struct role_credentials *set)
 		                              .task_id = c->task_id,
 		                              .task_arn = c->task_arn,
 		                              .role_type = c->role_type,
+		                              .has_ended = c->has_ended,
 		                              .message = c->message};
 }

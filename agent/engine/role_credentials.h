@@ -18,6 +18,7 @@ struct role_credential {
 	char *id;
 	char *task_id, *task_arn;
 	const char *role_type;       /* "TaskApplication" or "TaskExecution" */
+	bool has_ended;              /* the task; kept for its logs */
 	bool is_put;                 /* ecs-metadata has acknowledged it on this connection */
 	uint64_t sent;               /* order in which they were sent there; 0: not yet */
 	struct json_object *message; /* put-credentials without "seq"; owned, wiped */
@@ -37,9 +38,10 @@ struct role_credentials_values {
 int role_credentials_put(struct role_credentials *set, const struct role_credentials_values *values,
                          struct role_credential **ret);
 struct role_credential *role_credentials_find(struct role_credentials *set, const char *id);
+/* The oldest; the others follow. */
 struct role_credential *role_credentials_first(struct role_credentials *set);
 size_t role_credentials_count(const struct role_credentials *set);
-/* Forget those of a task: of its own role, or all. */
+/* The task has ended. Forget those of its own role, or all. */
 void role_credentials_remove(struct role_credentials *set, const char *task_id, bool all);
 /* Sent just now; and: the one sent first that has no answer yet has got it, and is returned; NULL
  * if it was removed meanwhile. */

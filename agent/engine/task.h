@@ -107,6 +107,7 @@ struct container {
 	size_t n_ports;
 	uint64_t start_timeout_usec, stop_timeout_usec; /* 0: default */
 	bool has_health_check;
+	bool logs_by_role; /* its log is sent with the task's execution role */
 	struct restart_policy restart_policy;
 	bool network_disabled; /* a network namespace of its own, with nothing but lo */
 	/* What the engine made up once (persisted). */

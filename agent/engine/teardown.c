@@ -190,7 +190,8 @@ static void finish(struct engine_task *et)
 	et->admitted = false;
 	if (persist_task(et) == 0)
 		et->unsaved = false;
-	role_credentials_remove(et->engine->credentials, et->task->id, false);
+	role_credentials_remove(et->engine->credentials, et->task->id,
+	                        !metadata_keeps_role(et->task));
 	teardown_arm_cleanup(et);
 	engine_admit_waiting(et->engine);
 	heap_trim_soon(et->engine->heap);

@@ -23,7 +23,7 @@ static void test_task_goes_from_payload_to_stopped(void **state)
 	world_exit(world, "t1", "app", 3, false);
 	world_wait_word(world, "end:t1", 1);
 	assert_true(world_is_before(world, "detach", "end:t1"));
-	assert_true(world_is_before(world, "release", "end:t1"));
+	assert_true(world_is_before(world, "release-all", "end:t1"));
 	assert_int_equal(world_count(world, "start:app"), 1);
 
 	events = world_events(world);

@@ -145,16 +145,68 @@ static void test_metadata_that_lost_a_socket_of_a_task_gets_it_again(void **stat
 	assert_int_equal(world_count(world, "serve:app"), 2);
 }
 
+static const char *const both_roles =
+	",\"roleCredentials\":{\"credentialsId\":\"c-1\",\"roleArn\":\"arn:r\",\"accessKeyId\":"
+	"\"AKIA\",\"secretAccessKey\":\"s\",\"sessionToken\":\"t\","
+	"\"expiration\":\"2036-01-01T00:00:00Z\"},\"executionRoleCredentials\":{\"credentialsId\":"
+	"\"x-1\",\"roleArn\":\"arn:x\",\"accessKeyId\":\"AKIA\",\"secretAccessKey\":\"s\","
+	"\"sessionToken\":\"t\",\"expiration\":\"2036-01-01T00:00:00Z\"}";
+
+/* more: of the container. */
+static void run_and_end_with_roles(struct world *world, const char *more)
+{
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", more), both_roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_exit(world, "t1", "app", 0, false);
+	world_wait_word(world, "end:t1", 1);
+	world_settle(world);
+}
+
+static void test_ended_task_keeps_its_execution_role_for_its_logs_alone(void **state)
+{
+	struct world *world = *state;
+	struct engine_counts counts;
+
+	run_and_end_with_roles(world, ",\"logsAuthStrategy\":\"ExecutionRole\"");
+	assert_int_equal(world_count(world, "release"), 1);
+	assert_int_equal(world_count(world, "release-all"), 0);
+	engine_count(world->engine, &counts);
+	assert_int_equal(counts.credentials, 1);
+
+	/* What ecs-metadata has lost is not that of a task that lives when it comes again. */
+	world_restart_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "put-credentials:x-1"), 2);
+	assert_int_equal(world_count(world, "put-credentials:c-1"), 1);
+	assert_int_equal(world_count(world, "release"), 2);
+}
+
+static void test_ended_task_whose_logs_do_not_need_its_roles_keeps_none(void **state)
+{
+	struct world *world = *state;
+	struct engine_counts counts;
+
+	run_and_end_with_roles(world, NULL);
+	assert_int_equal(world_count(world, "release"), 0);
+	assert_int_equal(world_count(world, "release-all"), 1);
+	engine_count(world->engine, &counts);
+	assert_int_equal(counts.tasks, 1);
+	assert_int_equal(counts.ended_tasks, 1);
+	assert_int_equal(counts.credentials, 0);
+	assert_int_equal(counts.addresses, 0);
+	assert_int_equal(counts.acknowledgements, 0);
+
+	world_restart_metadata(world);
+	world_wait_word(world, "complete", 2);
+	assert_int_equal(world_count(world, "put-credentials:x-1"), 1);
+}
+
 /* Its release may have come while ecs-metadata was not there. */
 static void test_metadata_that_still_has_a_stopped_task_is_told_again(void **state)
 {
 	struct world *world = *state;
 
-	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
-	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
-	world_exit(world, "t1", "app", 0, false);
-	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
-	world_settle(world);
+	run_and_end_with_roles(world, ",\"logsAuthStrategy\":\"ExecutionRole\"");
 	assert_int_equal(world_count(world, "release"), 1);
 	world_disconnect_metadata(world);
 	world_wait_word(world, "complete", 2);
@@ -194,6 +246,8 @@ int main(void)
 		TEST(test_restarted_metadata_gets_everything_again),
 		TEST(test_metadata_that_kept_its_sockets_gets_none_again),
 		TEST(test_metadata_that_lost_a_socket_of_a_task_gets_it_again),
+		TEST(test_ended_task_keeps_its_execution_role_for_its_logs_alone),
+		TEST(test_ended_task_whose_logs_do_not_need_its_roles_keeps_none),
 		TEST(test_metadata_that_still_has_a_stopped_task_is_told_again),
 		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
 	};
