@@ -96,6 +96,8 @@ int persist_task(struct engine_task *et)
 	struct state_task row;
 	int r;
 
+	if (!task->document)
+		return 0; /* shrunk: the store has the last that is to be said of it */
 	r = task_row(et, &row);
 	if (r >= 0)
 		r = state_put_task(state, &row);
@@ -330,6 +332,9 @@ static int read_task(const struct state_task *row, void *userdata)
 		engine_remove(et);
 		return r == -ENOMEM ? r : 0;
 	}
+	if (task->known == TASK_STATUS_STOPPED && task->sent == TASK_STATUS_STOPPED &&
+	    !et->launched && !et->admitted)
+		task_shrink(task); /* there may be thousands of them */
 	return 0;
 }
 

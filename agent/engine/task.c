@@ -91,6 +91,26 @@ static void container_done(struct container *c)
 	json_object_put(c->layers);
 }
 
+static void put_document(struct json_object **document)
+{
+	json_object_put(*document);
+	*document = NULL;
+}
+
+void task_shrink(struct task *task)
+{
+	for (size_t i = 0; i < task->n_containers; i++) {
+		struct container *c = &task->containers[i];
+
+		put_document(&c->document);
+		put_document(&c->config);
+		put_document(&c->host_config);
+		put_document(&c->image_config);
+		put_document(&c->layers);
+	}
+	put_document(&task->document);
+}
+
 struct task *task_free(struct task *task)
 {
 	if (!task)

@@ -94,7 +94,7 @@ enum health_status {
 struct container {
 	/* What the payload said. */
 	char *name, *image, *arn;
-	struct json_object *document; /* the payload's container object, owned */
+	struct json_object *document; /* the payload's container object, owned; see task_shrink() */
 	struct json_object *config;   /* dockerConfig.config parsed, may be NULL */
 	struct json_object *host_config;
 	bool essential;
@@ -165,6 +165,11 @@ enum network_mode container_network_mode(const struct task *task,
 
 struct task *task_free(struct task *task);
 DEFINE_CLEANUP(struct task *, task_free)
+
+/* The task has ended, and is only to be remembered: lets go of what it takes to run and to report
+ * it, which is most of its memory. From then on all documents, configurations of images and lists
+ * of layers are NULL. */
+void task_shrink(struct task *task);
 
 /* The name that the container has on its host: "ecs-web-3-app-" and 20 digits of its runtime id. */
 #define TASK_RUNTIME_NAME_SIZE 256

@@ -1,7 +1,8 @@
 /*
  * After STOPPED: the network is given back, ecs-metadata forgets the task, the supervisor ends (and
  * with it the host port sockets it holds), waiting tasks are looked at. The record stays until the
- * cleanup time is over and ECS has accepted STOPPED.
+ * cleanup time is over and ECS has accepted STOPPED; in memory there is no more of it than it takes
+ * to know the task again.
  */
 #include <string.h>
 
@@ -208,4 +209,6 @@ void teardown_progress(struct engine_task *et)
 	}
 	if (et->teardown == TEARDOWN_END && end_supervisor(et))
 		finish(et);
+	if (et->teardown == TEARDOWN_DONE && et->task->sent == TASK_STATUS_STOPPED && !et->unsaved)
+		task_shrink(et->task);
 }

@@ -201,6 +201,36 @@ static void test_ended_task_whose_logs_do_not_need_its_roles_keeps_none(void **s
 	assert_int_equal(world_count(world, "put-credentials:x-1"), 1);
 }
 
+/* For hours, and there may be thousands of them. */
+static void test_ended_task_is_remembered_without_its_documents(void **state)
+{
+	struct world *world = *state;
+	const struct task *task;
+
+	run_and_end_with_roles(world, NULL);
+	for (int i = 0; i < 2; i++) { /* and by the next agent, which has it from the store */
+		task = world_find(world, "t1");
+		assert_int_equal(task->known, TASK_STATUS_STOPPED);
+		assert_null(task->document);
+		assert_null(task->containers[0].document);
+		assert_null(task->containers[0].host_config);
+		assert_null(task->containers[0].image_config);
+		assert_string_equal(task->containers[0].name, "app");
+		assert_true(task->containers[0].has_exit_code);
+		world_stop_engine(world);
+		world_start_engine(world);
+	}
+	/* Whatever comes to it then. */
+	world_payload(world, "m-2", 2, world_task("t1", world_container("app", NULL), both_roles));
+	world_restart_metadata(world);
+	world_wait_word(world, "ack:m-2", 1);
+	world_settle(world);
+	assert_int_equal(world_count(world, "launch:t1"), 1);
+	world_stop_engine(world);
+	world_start_engine(world);
+	assert_int_equal(world_find(world, "t1")->known, TASK_STATUS_STOPPED);
+}
+
 /* Its release may have come while ecs-metadata was not there. */
 static void test_metadata_that_still_has_a_stopped_task_is_told_again(void **state)
 {
@@ -248,6 +278,7 @@ int main(void)
 		TEST(test_metadata_that_lost_a_socket_of_a_task_gets_it_again),
 		TEST(test_ended_task_keeps_its_execution_role_for_its_logs_alone),
 		TEST(test_ended_task_whose_logs_do_not_need_its_roles_keeps_none),
+		TEST(test_ended_task_is_remembered_without_its_documents),
 		TEST(test_metadata_that_still_has_a_stopped_task_is_told_again),
 		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
 	};
