@@ -2,11 +2,11 @@
 
 import time
 
-from bench.measure import rss_kib, slope
+from bench.measure import private_kib
 from controlplane.client import Timeout, wait_for
 from harness.node import DAEMONS
 from harness.taskdef import container, task
-from harness.traces import left, traces
+from harness.traces import agent_keeps, left, traces
 
 BATCH = 50
 WARM = 4  # batches until caches of all kinds are filled
@@ -31,26 +31,30 @@ def settled(node):
     return traces(node)
 
 
+def memory_kib(node):
+    """Of a node that has come to rest: what it has while tasks come and go says nothing of growth."""
+    found = {f"ecs-{daemon}": private_kib(node.pid(daemon)) for daemon in DAEMONS}
+    return found | {"the heap in use of ecs-agent": agent_keeps(node)["heap_kib"]}
+
+
 def churn(node, image, count):
     """count tasks that end at once. ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION must be short."""
     for _ in range(WARM):
         batch(node, image)
-    before = settled(node)
-    memory = {daemon: [] for daemon in DAEMONS}
+    before, memory_before = settled(node), memory_kib(node)
     began = time.monotonic()
-    for done in range(BATCH, count + 1, BATCH):
+    for _ in range(BATCH, count + 1, BATCH):
         batch(node, image)
-        for daemon in DAEMONS:
-            memory[daemon].append((done / 1000, rss_kib(node.pid(daemon))))
     seconds = time.monotonic() - began
     try:
         after = settled(node)
     except Timeout:
         after = traces(node)
+    memory_after = memory_kib(node)
     return {
         "tasks": count,
         "tasks_per_s": count / seconds,
         "left": left(before, after),
-        "rss_kib_per_1000": {daemon: slope(points) for daemon, points in memory.items()},
-        "rss_kib": {daemon: points[-1][1] for daemon, points in memory.items()},
+        "kib_per_1000": {name: (kib - memory_before[name]) * 1000 / count for name, kib in memory_after.items()},
+        "kib": memory_after,
     }

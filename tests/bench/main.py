@@ -204,8 +204,8 @@ def lines(results):
         found = results["churn"]
         yield f"{found['tasks']} short tasks: tasks per second", found["tasks_per_s"], "", None
         yield "  kinds of things left behind", len(found["left"]), "", 0
-        for daemon, growth in found["rss_kib_per_1000"].items():
-            yield f"  growth of ecs-{daemon} in 1000 tasks", growth, "KiB", None
+        for name, growth in found["kib_per_1000"].items():
+            yield f"  growth of {name} in 1000 tasks", growth, "KiB", None
 
 
 def table(results):

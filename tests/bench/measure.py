@@ -36,10 +36,6 @@ def private_kib(pid):
     return _rollup_kib(pid, "Private_Clean", "Private_Dirty")
 
 
-def rss_kib(pid):
-    return _rollup_kib(pid, "Rss")
-
-
 def cpu_seconds(pid):
     """CPU time of all its threads, to the nanosecond."""
     times = pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")
@@ -54,14 +50,6 @@ def summary(values):
         "median": statistics.median(values), "q1": quartiles[0], "q3": quartiles[2],
         "min": values[0], "max": values[-1], "n": len(values),
     }  # fmt: skip
-
-
-def slope(points):
-    """Of the straight line that fits (x, y) best."""
-    xs, ys = zip(*points)
-    mean_x, mean_y = statistics.fmean(xs), statistics.fmean(ys)
-    spread = sum((x - mean_x) ** 2 for x in xs)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
 
 
 # ecs-agent(8), SIGUSR1.
