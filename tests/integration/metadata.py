@@ -140,8 +140,13 @@ class Cgroup2:
         self.path.rmdir()
 
     def fetch(self, namespace, path, user=0, then="pass"):
-        """The status of a request by a process in the cgroup, which does then when it has connected."""
-        done = namespace.exec(sys.executable, "-c", FETCH, str(self.path), path, str(user), then)
+        """The status of a request by a process in the cgroup, which does then when it has connected.
+
+        Without a namespace it is made in that of this process.
+        """
+        enter = namespace.enter if namespace else []
+        done = subprocess.run([*enter, sys.executable, "-c", FETCH, str(self.path), path, str(user), then],
+                              capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 

@@ -17,6 +17,7 @@ from builddir import needs_root, program
 from controlplane.client import wait_for
 from harness.node import Node
 from harness.taskdef import container, task as task_definition
+from metadata import Cgroup2
 from runtime import Connection, RequestError, Task
 
 pytestmark = needs_root
@@ -354,6 +355,28 @@ def test_a_task_with_efs_and_local_drivers(efs_node, busybox, tmp_path):
     node.restart("launcher")
     node.standin.stop_task(arn)
     assert stopped()["containers"][0]["exitCode"] == 3
+    node.wait_clean()
+
+
+@pytest.fixture
+def service():
+    cgroup = Cgroup2()
+    yield cgroup
+    cgroup.remove()
+
+
+def test_the_host_gets_the_role_of_a_task_that_mounts_with_it_and_no_other(efs_node, busybox, service):
+    node = efs_node
+    with_iam = {"name": "efs", "efsVolumeConfiguration": {
+        "fileSystemId": "fs-01234567", "transitEncryption": "ENABLED", "authorizationConfig": {"iam": "ENABLED"}}}
+    without = {"name": "efs", "efsVolumeConfiguration": {"fileSystemId": "fs-01234567"}}
+    say = "echo $AWS_CONTAINER_CREDENTIALS_RELATIVE_URI; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+    tasks = [run(node, busybox, say, group, volume) for group, volume in (("iam", with_iam), ("plain", without))]
+    iam, plain = (wait_for(lambda group=group: node.logs(group), 60, lambda: "no uri")[0] for group in ("iam", "plain"))
+    assert (service.fetch(None, iam), service.fetch(None, plain)) == (200, 400)
+    for arn, stopped in tasks:
+        node.standin.stop_task(arn)
+        stopped()
     node.wait_clean()
 
 
