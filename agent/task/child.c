@@ -86,13 +86,15 @@ static int compare_fds(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* Descriptors 0, 1 and 2; nothing else but the report and the init process's program, which close
+/* Descriptors 0, 1 and 2; nothing else but the report and those of the init process, which close
  * with execve(2), and the user namespace, which closes when it is entered. */
 int child_set_stdio(struct child *child)
 {
 	const struct child_plan *plan = child->plan;
 	int keep[] = {plan->report_fd, plan->userns ? plan->userns->fd : plan->report_fd,
-	              plan->init_program ? plan->init_program->fd : plan->report_fd};
+	              plan->init_program ? plan->init_program->fd : plan->report_fd,
+	              plan->init_program ? child->init_pipe[0] : plan->report_fd,
+	              plan->init_program ? child->init_pipe[1] : plan->report_fd};
 
 	qsort(keep, ARRAY_SIZE(keep), sizeof(keep[0]), compare_fds);
 	for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++) {
@@ -194,14 +196,36 @@ static void add_home(const struct child *child)
 		child->plan->env[i + 1] = NULL;
 }
 
-/* The calling process: it makes way for a program of its own, while the container's has started. */
+/* Before a limit or a filter of the container can forbid it. */
+static int make_init_pipe(struct child *child)
+{
+	return child->spec->init && pipe2(child->init_pipe, O_CLOEXEC) < 0 ? -errno : 0;
+}
+
 static _Noreturn void become_init(struct child *child, pid_t main_pid)
 {
 	add_home(child); /* the other process has a copy */
 	child->where.error =
 		init_program_execute(child->plan->init_program, main_pid, child->plan->env);
-	(void)child_send_report(child->plan, child->where, -EBADF); /* the parent may have gone */
+	/* Both may have gone. */
+	(void)child_send_report(child->plan, child->where, -EBADF);
+	(void)!write(child->init_pipe[1], "", 1);
 	_exit(1);
+}
+
+/* The container's program must not meet a process 1 that is ours still, nor run without one. */
+static void wait_for_init(struct child *child)
+{
+	ssize_t n;
+	char failed;
+
+	fd_close(child->init_pipe[1]);
+	do
+		n = read(child->init_pipe[0], &failed, sizeof(failed));
+	while (n < 0 && errno == EINTR);
+	if (n != 0)
+		_exit(1); /* the other one has reported it */
+	fd_close(child->init_pipe[0]);
 }
 
 static int start_init(struct child *child)
@@ -222,6 +246,7 @@ static int start_init(struct child *child)
 		return -errno;
 	if (pid > 0)
 		become_init(child, pid);
+	wait_for_init(child);
 	if (setpgid(0, 0) < 0)
 		return -errno;
 	/* All signals are blocked, so the terminal does not stop us for this. */
@@ -354,6 +379,7 @@ static const struct child_step_entry start_steps[] = {
 	{CHILD_USER, child_find_user},
 	{CHILD_READONLY_ROOT, child_make_root_readonly},
 	{CHILD_PIVOT, pivot},
+	{CHILD_INIT, make_init_pipe},
 	{CHILD_RLIMITS, child_set_rlimits},
 	{CHILD_STDIO, child_set_stdio},
 	{CHILD_USERNS, child_enter_userns},
@@ -380,6 +406,7 @@ struct child child_init(const struct child_plan *plan)
 		.null_fd = -EBADF,
 		.null_rdwr_fd = -EBADF,
 		.console_fd = -EBADF,
+		.init_pipe = {-EBADF, -EBADF},
 	};
 }
 

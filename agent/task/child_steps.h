@@ -24,6 +24,7 @@ struct child {
 	int null_fd;               /* our own /dev/null, O_PATH */
 	int null_rdwr_fd;          /* the same, opened */
 	int console_fd;            /* the container's side of its terminal */
+	int init_pipe[2];          /* at its end once the init process runs its program */
 	struct user_ids ids;
 };
 
