@@ -272,16 +272,22 @@ const char *const *confine_base_syscalls(void)
 
 DEFINE_CLEANUP(scmp_filter_ctx, seccomp_release)
 
-static int allow(scmp_filter_ctx ctx, const char *const *names, struct err *err)
+static uint32_t refusal(const struct confinement *c)
+{
+	return c->kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM);
+}
+
+static int add_rules(scmp_filter_ctx ctx, uint32_t action, const char *const *names,
+                     struct err *err)
 {
 	for (; names && *names; names++) {
 		int nr = seccomp_syscall_resolve_name(*names), r;
 
 		if (nr == __NR_SCMP_ERROR)
 			continue; /* not on this architecture, or newer than libseccomp */
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
+		r = seccomp_rule_add(ctx, action, nr, 0);
 		if (r < 0 && r != -EEXIST && r != -EDOM)
-			return err_set(err, r, "allow system call %s", *names);
+			return err_set(err, r, "make a rule for system call %s", *names);
 	}
 	return 0;
 }
@@ -303,39 +309,70 @@ static int allow_threads_and_forks(scmp_filter_ctx ctx, struct err *err)
 	return r < 0 ? err_set(err, r, "allow threads") : 0;
 }
 
-static int install_filter(const struct confinement *c, struct err *err)
+static int allow_listed(scmp_filter_ctx ctx, const struct confinement *c, struct err *err)
 {
-	_cleanup_(seccomp_releasep) scmp_filter_ctx ctx = NULL;
 	const char *names[ARRAY_SIZE(base_syscalls)];
 	size_t n = 0;
 	int r;
 
-	ctx = seccomp_init(c->kill ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM));
-	if (!ctx)
-		return err_oom(err);
 	for (size_t i = 0; base_syscalls[i]; i++)
 		if (strcmp(base_syscalls[i], "clone") != 0 &&
 		    strcmp(base_syscalls[i], "clone3") != 0)
 			names[n++] = base_syscalls[i];
 	names[n] = NULL;
 
-	r = allow(ctx, names, err);
+	r = add_rules(ctx, SCMP_ACT_ALLOW, names, err);
 	if (r == 0)
-		r = allow(ctx, c->syscalls, err);
+		r = add_rules(ctx, SCMP_ACT_ALLOW, c->syscalls, err);
 	if (r == 0)
 		r = allow_threads_and_forks(ctx, err);
-	if (r < 0)
-		return r;
 #ifdef ECS_SANITIZERS
-	{
+	if (r == 0) {
 		static const char *const runtime[] = {"sched_setaffinity", "personality", "mincore",
 		                                      NULL};
 
-		r = allow(ctx, runtime, err);
-		if (r < 0)
-			return r;
+		r = add_rules(ctx, SCMP_ACT_ALLOW, runtime, err);
 	}
 #endif
+	return r;
+}
+
+/* A user namespace would come with all capabilities in it; the others are of no use without. */
+static int deny_namespaces(scmp_filter_ctx ctx, uint32_t action, struct err *err)
+{
+	/* time (unshare only: part of the signal for clone), cgroup, uts, ipc, user, pid, net */
+	static const uint64_t flags[] = {0x00000080, 0x02000000, 0x04000000, 0x08000000,
+	                                 0x10000000, 0x20000000, 0x40000000};
+	int r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(flags); i++) {
+		r = seccomp_rule_add(ctx, action, SCMP_SYS(unshare), 1,
+		                     SCMP_A0(SCMP_CMP_MASKED_EQ, flags[i], flags[i]));
+		if (r == 0 && i > 0)
+			r = seccomp_rule_add(ctx, action, SCMP_SYS(clone), 1,
+			                     SCMP_A0(SCMP_CMP_MASKED_EQ, flags[i], flags[i]));
+	}
+	return r < 0 ? err_set(err, r, "refuse namespaces") : 0;
+}
+
+static int deny_listed(scmp_filter_ctx ctx, const struct confinement *c, struct err *err)
+{
+	int r = add_rules(ctx, refusal(c), c->denied, err);
+
+	return r < 0 ? r : deny_namespaces(ctx, refusal(c), err);
+}
+
+static int install_filter(const struct confinement *c, struct err *err)
+{
+	_cleanup_(seccomp_releasep) scmp_filter_ctx ctx =
+		seccomp_init(c->denied ? SCMP_ACT_ALLOW : refusal(c));
+	int r;
+
+	if (!ctx)
+		return err_oom(err);
+	r = c->denied ? deny_listed(ctx, c, err) : allow_listed(ctx, c, err);
+	if (r < 0)
+		return r;
 	r = seccomp_load(ctx);
 	if (r < 0)
 		return err_set(err, r, "load the system call filter");
@@ -365,7 +402,7 @@ int confine(const struct confinement *c, struct err *err)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
 		return err_set(err, -errno, "set no_new_privs");
-	return c->syscalls ? install_filter(c, err) : 0;
+	return c->syscalls || c->denied ? install_filter(c, err) : 0;
 }
 
 int confine_no_dumps(struct err *err)

@@ -23,6 +23,9 @@ struct confinement {
 	 * confine_base_syscalls(). NULL: install no filter. Unknown names on this architecture are
 	 * skipped. */
 	const char *const *syscalls;
+	/* The other way round, for programs that run those of others: all calls are allowed but
+	 * these and those that make namespaces, except of mounts. Not together with syscalls. */
+	const char *const *denied;
 	/* Refused calls: false: fail with EPERM; true: end the process (SIGSYS). */
 	bool kill;
 };

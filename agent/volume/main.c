@@ -1,6 +1,6 @@
 /*
  * ecs-volume: mounts one file system for one task and holds it (protocol.h). Root, started by
- * ecs-launcher; whatever hangs here hangs alone.
+ * ecs-launcher, with few privileges (privileges.h); whatever hangs here hangs alone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,7 @@
 #include "agent/volume/holder.h"
 #include "agent/volume/mounter.h"
 #include "agent/volume/place.h"
+#include "agent/volume/privileges.h"
 #include "agent/volume/protocol.h"
 #include "agent/volume/request.h"
 #include "agent/volume/shared.h"
@@ -197,6 +198,8 @@ static int mount_it(struct ipc_conn *conn, const struct options *options,
 		r = pid < 0 ? pid : wait_mounter(conn, pid, output_fd, err);
 	}
 	policy_done(&policy);
+	if (r == 0)
+		r = privileges_drop_helpers(err);
 	if (r < 0)
 		return r;
 	if (!place_is_mounted(place))
@@ -292,9 +295,9 @@ int main(int argc, char **argv)
 		return EXIT_SUCCESS;
 	if (r == 0 && first < argc)
 		r = err_text(&err, -EINVAL, "ecs-volume takes no argument: %s", argv[first]);
-	if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) /* options may hold passwords */
-		r = err_set(&err, -errno, "switch core dumps off");
 	(void)signal(SIGPIPE, SIG_IGN);
+	if (r == 0)
+		r = privileges_drop(&err);
 	if (r == 0)
 		r = run(&options, &err);
 	if (r < 0)

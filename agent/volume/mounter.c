@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "agent/volume/mount_options.h"
+#include "agent/volume/privileges.h"
 #include "lib/fd.h"
 
 /* Source: Amazon EFS User Guide, "Recommended NFS mount options". */
@@ -217,23 +218,31 @@ static void run_helper(const struct mounter *mounter, struct err *err)
 	(void)err_set(err, -errno, "run %s", mounter->helper);
 }
 
-void mounter_run(const struct mounter *mounter)
+static int mount_here(const struct mounter *mounter, struct err *err)
 {
 	const struct volume_request *request = mounter->request;
+	int r = privileges_drop_helpers(err);
+
+	if (r < 0)
+		return r;
+	if (request->is_efs)
+		return mount_efs(&request->efs, mounter->place, err);
+	if (strcmp(request->type, "none") == 0)
+		return mount_bind(mounter, err);
+	if (strcmp(request->type, "tmpfs") == 0)
+		return mount_tmpfs(request, mounter->place, err);
+	return mount_server(request->type, request->device, request->options, mounter->place, err);
+}
+
+void mounter_run(const struct mounter *mounter)
+{
 	struct err err = {0};
 	int r = -EINVAL;
 
-	if (request->is_efs && mounter->helper)
+	if (mounter->helper)
 		run_helper(mounter, &err);
-	else if (request->is_efs)
-		r = mount_efs(&request->efs, mounter->place, &err);
-	else if (strcmp(request->type, "none") == 0)
-		r = mount_bind(mounter, &err);
-	else if (strcmp(request->type, "tmpfs") == 0)
-		r = mount_tmpfs(request, mounter->place, &err);
 	else
-		r = mount_server(request->type, request->device, request->options, mounter->place,
-		                 &err);
+		r = mount_here(mounter, &err);
 	if (r < 0)
 		(void)fd_write_all(STDERR_FILENO, err.text, strlen(err.text));
 	_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);

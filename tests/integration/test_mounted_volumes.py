@@ -3,6 +3,7 @@
 File systems with a server are in tests/vm/test_nfs.py.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -19,12 +20,15 @@ from harness.node import Node
 from harness.taskdef import container, task as task_definition
 from metadata import Cgroup2
 from runtime import Connection, RequestError, Task
+from syscall_in import EXECVE, GETPID, KEYCTL, syscall_in
 
 pytestmark = needs_root
 
-# Mounts a tmpfs in place of the file system, and tells how it was called.
+# Mounts a tmpfs in place of the file system, and tells how it was called and what it may do.
 MOUNT_EFS = """#!/bin/sh
 echo "$@" >>{log}
+grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status >{log}.status
+unshare --user true 2>/dev/null && echo "it can have a user namespace" >>{log}.status
 case "$1" in
 *:/denied) echo "mount.nfs4: access denied by server" >&2; exit 32 ;;
 *:/nothing) exit 0 ;;
@@ -241,6 +245,15 @@ def test_efs_is_mounted_by_mount_efs_for_as_long_as_the_task_lives(host, task, s
         f"fs-01234567:/sub {place} -o rw,tls,tlsport=20049,iam,awscredsuri=/v2/credentials/c1,"
         "accesspoint=fsap-0123456789\n"
     )
+    # CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH and CAP_NET_BIND_SERVICE.
+    assert (helper.parent / "log.status").read_text().split() == [
+        "CapEff:", f"{0x200404:016x}", "CapBnd:", f"{0x200404:016x}", "NoNewPrivs:", "1", "Seccomp:", "2"]
+    status = Path(f"/proc/{volume.process.pid}/status").read_text()
+    for line in (f"CapPrm:\t{0x200004:016x}", f"CapBnd:\t{0x200404:016x}", "NoNewPrivs:\t1", "Seccomp:\t2"):
+        assert f"\n{line}\n" in status
+    assert syscall_in(volume.process.pid, GETPID) == volume.process.pid
+    for number in (EXECVE, KEYCTL):
+        assert syscall_in(volume.process.pid, number) == -errno.EPERM, number
     assert str(place) in mounts_of(), "its watchdog looks for it here"
     assert str(place) not in mounts_of(task.pid)
     assert task.sh("cat /e/file", config=mounted("v", "/e")) == (0, "of fs-01234567:/sub\n")

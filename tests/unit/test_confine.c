@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -68,6 +70,30 @@ static int some_capabilities_are_kept(void)
 	return unshare(CLONE_NEWNS) == 0 ? 4 : 0;
 }
 
+static int a_list_of_denied_calls_leaves_the_others(void)
+{
+	static const char *const denied[] = {"ptrace", "no_such_call", NULL};
+	const struct confinement c = {.denied = denied};
+	int status;
+	pid_t pid;
+
+	if (confine(&c, NULL) < 0)
+		return 1;
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 || errno != EPERM)
+		return 2;
+	if (unshare(CLONE_NEWUSER) == 0 || errno != EPERM)
+		return 3;
+	if (syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL) >= 0 ||
+	    errno != EPERM)
+		return 4;
+	if (syscall(SYS_clone3, NULL, 0) == 0 || errno != ENOSYS)
+		return 5;
+	pid = fork();
+	if (pid == 0)
+		execl("/bin/true", "true", (char *)NULL);
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0 ? 0 : 6;
+}
+
 static int kill_ends_the_process(void)
 {
 	const struct confinement c = {.syscalls = nothing_more, .kill = true};
@@ -82,6 +108,7 @@ static void test_the_filter_refuses_what_is_not_listed(void **state)
 {
 	(void)state;
 	assert_int_equal(in_child(a_filter_refuses), 0);
+	assert_int_equal(in_child(a_list_of_denied_calls_leaves_the_others), 0);
 	assert_int_equal(in_child(kill_ends_the_process), 128 + SIGSYS);
 }
 

@@ -68,6 +68,10 @@ def test_tasks_share_a_file_system_and_the_host_sees_none_of_it(server):
                        "addr=127.0.0.1", "nosharecache"}  # fmt: skip
     assert line.split()[2] == "nfs4"
     assert guest.run("grep nfs4 /proc/mounts", check=False).stdout == ""
+    (pid,) = volume_processes(guest)
+    status = guest.output(f"grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/{pid}/status").split()
+    # CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH; CAP_NET_BIND_SERVICE is for mount.efs.
+    assert status[1::2] == [f"{0x200004:016x}", f"{0x200404:016x}", "1", "2"]
     containers, more = with_volume(guest, "cat /efs/file; echo more >>/efs/file", nfs(), logs="two")
     guest.run_to_end(*containers, **more)
     assert guest.wait_logs(lambda lines: len(lines) == 1, "two") == ["written"]
