@@ -14,6 +14,8 @@
 #include "lib/fd.h"
 #include "lib/lsm.h"
 
+#define APPARMOR_PROFILES "/sys/kernel/security/apparmor/profiles" /* securityfs */
+
 /* --- what the host has --- */
 
 /* The kernel takes what is written there if its policy has it. */
@@ -65,6 +67,35 @@ int label_check(const struct labels *labels, struct err *err)
 
 /* --- in the child --- */
 
+int label_profile_is_listed(int fd, const char *profile)
+{
+	char wanted[LABEL_MAX + 8], chunk[4096];
+	size_t len = (size_t)snprintf(wanted, sizeof(wanted), "\n%s (", profile);
+	size_t matched = 1; /* the list begins as if after a line's end */
+	ssize_t n;
+
+	while ((n = read(fd, chunk, sizeof(chunk))) != 0) {
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		for (ssize_t i = 0; i < n; i++) {
+			if (chunk[i] != wanted[matched])
+				matched = 0;
+			if (chunk[i] == wanted[matched] && ++matched == len)
+				return 1;
+		}
+	}
+	return 0;
+}
+
+/* The kernel logs a denial when one is asked for that is not there. Where no list can be read,
+ * asking is the only way to know. */
+static bool default_is_missing(void)
+{
+	_cleanup_close_ int fd = open(APPARMOR_PROFILES, O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 && label_profile_is_listed(fd, LABEL_APPARMOR_DEFAULT) == 0;
+}
+
 /* Only if it is procfs: the path is looked up in a root that an image has filled. */
 static int write_attr(const char *path, const char *text)
 {
@@ -85,7 +116,7 @@ static int prepare_apparmor(const struct labels *labels)
 	char text[LABEL_MAX + 32];
 	int r;
 
-	if (!profile && labels->no_default)
+	if (!profile && (labels->no_default || default_is_missing()))
 		return 0;
 	snprintf(text, sizeof(text), "exec %s", profile ? profile : LABEL_APPARMOR_DEFAULT);
 	r = write_attr("/proc/thread-self/attr/apparmor/exec", text);

@@ -36,8 +36,12 @@ int label_check(const struct labels *labels, struct err *err);
 
 /* --- in the child (child_steps.h); these allocate nothing --- */
 
-/* For the next execve(2) of this thread or of one that it forks. With the host's /proc. */
+/* For the next execve(2) of this thread or of one that it forks. With the host's /proc and /sys. */
 int label_prepare_exec(const struct labels *labels);
+
+/* Is it in the list at fd, which has lines of "NAME (MODE)" as the kernel's: 1, 0, or -errno of
+ * read(2). */
+int label_profile_is_listed(int fd, const char *profile);
 
 /* Give a file of ours the label that all containers may use (that of mount_label without
  * categories), or the container's alone. Nothing without mount_label. */

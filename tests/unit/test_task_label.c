@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "lib/cleanup.h"
+#include "lib/fd.h"
 #include "lib/lsm.h"
 #include "tests/unit/cmocka_prelude.h"
 
@@ -64,6 +67,39 @@ static void test_what_the_host_has_not_is_refused(void **state)
 	}
 }
 
+static void test_a_profile_is_found_by_its_whole_name(void **state)
+{
+	char longer[8192];
+	const struct {
+		const char *list;
+		int listed;
+	} rows[] = {
+		{"", 0},
+		{"ecs-default (enforce)\n", 1},
+		{"docker-default (enforce)\necs-default (complain)\n", 1},
+		{"ecs-default-too (enforce)\n", 0},
+		{"my-ecs-default (enforce)\n/usr/bin/man (enforce)\n", 0},
+		{"a//ecs-default (enforce)\n", 0},
+		{"ecs-default\n", 0},
+		{"ecs-\necs-default (enforce)\n", 1},
+		{longer, 1}, /* across the end of what is read at once */
+	};
+
+	(void)state;
+	memset(longer, 'x', sizeof(longer));
+	strcpy(longer + 4090, "\necs-default (enforce)\n");
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		_cleanup_close_ int fd = memfd_create("list", MFD_CLOEXEC);
+
+		assert_true(fd >= 0);
+		assert_int_equal(fd_write_all(fd, rows[i].list, strlen(rows[i].list)), 0);
+		assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+		if (label_profile_is_listed(fd, "ecs-default") != rows[i].listed)
+			fail_msg("row %zu: %s", i, rows[i].list);
+	}
+	assert_int_equal(label_profile_is_listed(-1, "ecs-default"), -EBADF);
+}
+
 static void test_without_any_label_nothing_is_done(void **state)
 {
 	const struct labels none = {.no_default = true};
@@ -79,6 +115,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_categories_are_the_container_s),
 		cmocka_unit_test(test_what_the_host_has_not_is_refused),
+		cmocka_unit_test(test_a_profile_is_found_by_its_whole_name),
 		cmocka_unit_test(test_without_any_label_nothing_is_done),
 	};
 

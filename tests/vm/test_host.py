@@ -49,3 +49,10 @@ def test_a_task_lives_in_the_cgroup_of_its_service_and_stops_in_order(guest):
 def test_nothing_of_tasks_is_left_and_no_error_was_logged(guest):
     guest.wait_clean()
     assert guest.journal_of_ours("--priority=err") == "-- No entries --\n"
+
+
+def test_a_profile_that_is_not_loaded_is_not_asked_for(guest):
+    """Each start would leave a denial in the journal else."""
+    assert guest.output("cat /sys/module/apparmor/parameters/enabled").strip() == "Y"
+    assert "ecs-default " not in guest.output("cat /sys/kernel/security/apparmor/profiles")
+    assert "change_onexec" not in guest.journal(None, "--boot")
