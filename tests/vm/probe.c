@@ -1,13 +1,15 @@
 /*
  * What runs in the containers of test_upgrade.py, statically linked.
  *
- *   probe ask INTERVAL_MS   asks for its credentials over and over and writes numbered lines: how
- * many requests were answered, which were not and why, and at SIGTERM the end probe mortal CODE
- * does nothing until SIGUSR1; then writes a few lines and exits with CODE
+ * "probe ask INTERVAL_MS" asks for its credentials over and over and writes numbered lines: how
+ * many requests were answered, which were not and why, and at SIGTERM the end.
  *
- * A failing window is the time from the end of a failed request to the begin of the next one that
- * succeeds, with others tried at once in between, as an SDK does. A request that is answered late
- * has not failed.
+ * "probe mortal CODE" does nothing until SIGUSR1; then writes a few lines and exits with CODE.
+ *
+ * A failing window is the time from the end of a failed request to that of the last one in a row
+ * that fails, each tried at once after the other, as an SDK does. It is 0 when the next one
+ * succeeds, however late this program gets to try it. A request that is answered late has not
+ * failed.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -109,7 +111,8 @@ static const char *ask(const char *request)
 static int run_ask(uint64_t interval_usec)
 {
 	const char *path = getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
-	uint64_t failing_since = 0, worst_usec = 0, slowest_usec = 0, next_line = 0;
+	uint64_t failing_since = 0, failing_until = 0, worst_usec = 0, slowest_usec = 0;
+	uint64_t next_line = 0;
 	unsigned ok = 0, failed = 0;
 	char request[512];
 
@@ -131,12 +134,13 @@ static int run_ask(uint64_t interval_usec)
 			    (unsigned long long)now_usec(CLOCK_REALTIME) / 1000);
 			if (!failing_since)
 				failing_since = end;
+			failing_until = end;
 			usleep(1000);
 			continue;
 		}
 		ok++;
 		if (failing_since) {
-			uint64_t window = begin - failing_since;
+			uint64_t window = failing_until - failing_since;
 
 			say("BACK window_us=%llu", (unsigned long long)window);
 			if (window > worst_usec)
