@@ -226,7 +226,7 @@ int command_run(const struct command_options *options, int argc, char **argv, st
 	_cleanup_json_ struct json_object *request = NULL;
 	size_t command = 0;
 	pid_t pid = 0;
-	int fd, r;
+	int fd = -EBADF, r;
 
 	while (command < ARRAY_SIZE(commands) && strcmp(commands[command].word, argv[0]) != 0)
 		command++;
