@@ -267,9 +267,10 @@ static int clean_name(struct store *store, const char *name, void *userdata)
 	_cleanup_close_ int lock_fd = -EBADF;
 
 	(void)userdata;
-	if (!name_is_hex(name, DIGEST_HEX_LEN))
+	/* A lock file may be left alone: its name without the suffix is the layer's, too. */
+	snprintf(diff_id.hex, sizeof(diff_id.hex), "%.*s", DIGEST_HEX_LEN, name);
+	if (!name_is_hex(diff_id.hex, DIGEST_HEX_LEN))
 		return 0;
-	memcpy(diff_id.hex, name, DIGEST_HEX_LEN + 1);
 	if (lock_layer(store, &diff_id, LOCK_EX | LOCK_NB, &lock_fd) == 0)
 		store_layer_discard(store, &diff_id);
 	return 0;
