@@ -42,23 +42,30 @@ class ServiceManager:
         while True:
             ready, _, _ = select.select([self.socket, self.ended], [], [])
             if self.socket in ready:
-                self.receive()
+                with self.lock:
+                    self.receive_all()
             elif self.ended in ready:
                 return
 
+    def receive_all(self):
+        """Every message that has been sent so far. The lock is held, so that none is in between."""
+        try:
+            while True:
+                self.receive()
+        except BlockingIOError:
+            self.lock.notify_all()
+
     def receive(self):
         room = socket.CMSG_LEN(253 * 4)
-        data, rights, _, _ = self.socket.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
+        data, rights, _, _ = self.socket.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
         fds = array.array("i")
         for level, kind, payload in rights:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         lines = data.decode().splitlines()
         fields = dict(line.split("=", 1) for line in lines if "=" in line)
-        with self.lock:
-            self.apply(fields, list(fds))
-            self.states += [line for line in lines if line in ("READY=1", "STOPPING=1")]
-            self.lock.notify_all()
+        self.apply(fields, list(fds))
+        self.states += [line for line in lines if line in ("READY=1", "STOPPING=1")]
 
     def apply(self, fields, fds):
         name = fields.get("FDNAME", "stored")
@@ -100,8 +107,10 @@ class ServiceManager:
 
     def popen(self, command, env, **kwargs):
         """Start a service: what is stored is descriptor 3 and up, under its name, in the order of the
-        store. The command must end in an exec by the same process."""
+        store, with what a process that has ended sent before. The command must end in an exec by the same
+        process."""
         with self.lock:
+            self.receive_all()
             entries = list(self.stored)
             self.states = []
         variables = {**env, "NOTIFY_SOCKET": self.path}

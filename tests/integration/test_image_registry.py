@@ -338,7 +338,7 @@ def test_silence_ends_a_pull(store, fake):
     try:
         with store.connect() as connection:
             answer, before = connection.ask(
-                type="pull", reference=fake.put("app:1", image), inactivityTimeoutUsec=1_000_000
+                type="pull", reference=fake.put("app:1", image), inactivityTimeoutUsec=3_000_000
             )
     finally:
         release.set()

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/state/state_internal.h"
 #include "lib/fd.h"
 #include "lib/json.h"
 #include "lib/log.h"
@@ -138,10 +139,14 @@ void world_settle(struct world *world)
 {
 	int quiet = 0;
 
-	/* A turn without an event, three times over, since a peer may be one accept behind. */
+	/* A turn without an event, three times over, since a peer may be one accept behind. A
+	 * commit that the disk has not ended yet is one to come. */
 	while (quiet < 3) {
-		int r = sd_event_run(world->loop, 1000);
+		int r;
 
+		if (world->state)
+			state_wait_for_thread(world->state);
+		r = sd_event_run(world->loop, 1000);
 		assert_true(r >= 0);
 		quiet = r == 0 ? quiet + 1 : 0;
 	}

@@ -222,12 +222,13 @@ static void test_task_that_was_lost_before_it_had_a_supervisor_is_reported_stopp
 
 	world_run_one(world, "t1");
 	lose_state_and_restart(world);
-	world->engine->lost_wait_usec = 300 * 1000;
 	world_manifest(world, "m-9", 9, WORLD_ARN "t7");
+	assert_non_null(world->engine->lost_timer);
 	/* Its payload was not acknowledged, and comes again. */
 	world_payload(world, "m-10", 10, world_task("t7", world_container("app", NULL), NULL));
 	world_wait_known(world, "t7", TASK_STATUS_RUNNING);
 	world_manifest(world, "m-11", 11, WORLD_ARN "t8");
+	assert_int_equal(sd_event_source_set_time(world->engine->lost_timer, 0), 0);
 	for (n = 0; n < 500 && world->engine->may_have_lost; n++)
 		(void)sd_event_run(world->loop, 10 * 1000);
 	world_settle(world);
