@@ -15,7 +15,7 @@ ECS_TEST_PACKAGES="python3-pytest python3-pytest-xdist python3-boto3 awscli umoc
 	lintian shellcheck logrotate binutils"
 # A host of its own for the package: tests/vm.
 ECS_VM_PACKAGES="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs libarchive-tools openssh-client
-	python3-pytest"
+	python3-pytest python3-pytest-xdist"
 
 # Debian's Python: pip and pyenv versions lack its modules.
 ECS_PYTHON=/usr/bin/python3

@@ -92,10 +92,32 @@ def guest(shared, request):
         shared.throw_away()
 
 
+# Modules of the shared host, in this order: as it was installed first, as a copy in another instance last.
+ON_SHARED_HOST = ("test_host", "test_units", "test_cgroups_v2", "test_nfs", "test_upgrade", "test_reboot")
+
+
 def pytest_collection_modifyitems(items):
-    """The shared host serves in this order: as it was installed first, as a copy in another instance last."""
-    order = ("host", "units", "cgroups_v2", "nfs", "upgrade", "reboot")
-    items.sort(key=lambda item: order.index(name) if (name := item.path.stem.removeprefix("test_")) in order else -1)
+    """Modules are the groups that workers of xdist take, those of the shared host together. They come first, since
+    they take longest."""
+    order = {name: n for n, name in enumerate(ON_SHARED_HOST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("shared" if item.path.stem in order else item.path.stem))
+
+
+@pytest.fixture
+def tell(record_property):
+    """A function for what a test has measured: its text is shown at the end, whatever runs the test."""
+    return lambda text: record_property("told", text)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                for name, text in report.user_properties:
+                    if name == "told":
+                        terminalreporter.write_line(f"{report.nodeid.split('@')[0]}: {text}")
 
 
 @pytest.hookimpl(hookwrapper=True)
