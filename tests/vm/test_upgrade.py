@@ -26,7 +26,7 @@ WINDOW_USEC = 100_000
 NEWER = "9.9.9-1"
 TOP = pathlib.Path(__file__).resolve().parents[2]
 
-# Every process of every task with the time at which it was started.
+# Every process of every task with the time at which it was started. Tasks may end meanwhile.
 PROCESSES = """
 find /sys/fs/cgroup -path '*ecstasks-*' -name cgroup.procs | while read -r file; do
     task=${file#*ecstasks-}; task=${task%%/*}
@@ -36,6 +36,7 @@ find /sys/fs/cgroup -path '*ecstasks-*' -name cgroup.procs | while read -r file;
         echo "$task ${name%)*} $pid ${20}"
     done <"$file"
 done
+true
 """
 
 
