@@ -314,6 +314,36 @@ def test_only_a_purge_removes_state(scripts, tmp_path):
     run("sh", scripts / "postrm", "purge", env=environment)  # once more does no harm
 
 
+# As ecs-volume does it: the folder of mounts is a mount by itself, and what has been mounted there is seen elsewhere.
+MOUNTS = """
+mkdir -p efs disk/data run/ecs/mounts/task/volume var/lib/ecs
+mount --bind run/ecs/mounts run/ecs/mounts
+mount -t tmpfs none efs && touch efs/canary && mount --bind efs run/ecs/mounts/task/volume
+"""
+
+
+@pytest.mark.parametrize(
+    "disk, complaint, left",
+    [
+        ("mount -t tmpfs none var/lib/ecs && mkdir var/lib/ecs/data", "could not be removed altogether", []),
+        ("mkdir var/lib/ecs/images && mount --bind disk var/lib/ecs/images", "/var/lib/ecs/images is mounted",
+         ["images", "images/data"]),
+    ],
+    ids=["all of the state", "a part of it"],
+)  # fmt: skip
+def test_a_purge_removes_nothing_that_is_mounted(scripts, tmp_path, disk, complaint, left):
+    setup = f"""{MOUNTS}{disk}
+        sh {scripts}/postrm purge 2>&1
+        test -e efs/canary
+        test ! -e run/ecs
+        find var/lib/ecs -mindepth 1 -printf 'left %P\\n'
+    """
+    environment = os.environ | {"DPKG_ROOT": str(tmp_path)}
+    said = run("unshare", "--mount", "sh", "-ec", setup, cwd=tmp_path, env=environment).splitlines()
+    assert complaint in "\n".join(said)
+    assert [line.split()[1] for line in said if line.startswith("left ")] == left
+
+
 def test_another_version_of_a_package_has_the_same_files(deb, scratch):
     printed = run(PACKAGING / "build-deb", "--from", deb.path, "--version", "99.1", "--output", scratch / "99").strip()
     other = Deb(pathlib.Path(printed), None)

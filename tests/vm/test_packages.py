@@ -231,7 +231,11 @@ def test_installed_again_it_is_the_same_instance_and_reports_how_the_task_ended(
 
 
 def test_purging_leaves_nothing_but_the_users(guest):
+    # A file system of EFS that is still waited for, seen from two places.
+    guest.run("mkdir -p /run/ecs/mounts/x/y /srv/efs && mount -t tmpfs none /srv/efs && touch /srv/efs/canary")
+    guest.run("mount --bind /srv/efs /run/ecs/mounts/x/y")
     dpkg(guest, "--purge", "ecs-agent")
+    guest.run("test -e /srv/efs/canary && umount /srv/efs")
     assert guest.output("ls -d /var/lib/ecs /var/log/ecs /run/ecs /etc/logrotate.d/ecs-agent 2>/dev/null || true") == ""
     # What the administrator has put beside the configuration is not the package's to remove.
     assert guest.output("find /etc/ecs") == "/etc/ecs\n/etc/ecs/standin.pem\n"
