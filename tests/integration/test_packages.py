@@ -345,6 +345,16 @@ def test_a_purge_removes_nothing_that_is_mounted(scripts, tmp_path, disk, compla
     assert [line.split()[1] for line in said if line.startswith("left ")] == left
 
 
+def test_make_install_lets_nobody_else_read_the_configuration(deb, tmp_path):
+    path = tmp_path / "etc/ecs/ecs.config"
+    for text in (None, "ECS_CLUSTER=mine\n"):
+        if text:
+            path.write_text(text)
+        run("make", "-s", "-C", deb.tree / "build", "install-data-local", f"DESTDIR={tmp_path}")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert path.read_text() == text
+
+
 def test_another_version_of_a_package_has_the_same_files(deb, scratch):
     printed = run(PACKAGING / "build-deb", "--from", deb.path, "--version", "99.1", "--output", scratch / "99").strip()
     other = Deb(pathlib.Path(printed), None)
