@@ -30,17 +30,34 @@ ecs_install() {
 	done
 	[ ${#missing[@]} -eq 0 ] && return 0
 	ecs_say "Installing ${missing[*]}"
-	apt-get update -qq || return
-	# Services that packages bring must not start here: a registry of ours does.
-	local policy=/usr/sbin/policy-rc.d made=
+	apt-get update -qq && ecs_install_quietly "${missing[@]}"
+}
+
+# Services that packages bring must start neither now nor at the next boot: a registry of ours does.
+# In a shell of its own, whose traps put things right whatever ends the command in the middle.
+ecs_install_quietly() (
+	policy=/usr/sbin/policy-rc.d made='' before=$(ecs_boot_services)
+	clean_up() {
+		local unit
+		[ -z "$made" ] || rm -f "$policy"
+		for unit in $(comm -13 <(echo "$before") <(ecs_boot_services)); do
+			ecs_say "Not to be started at boot: $unit"
+			systemctl --quiet disable "$unit"
+		done
+	}
+	trap clean_up EXIT
+	trap 'exit 130' HUP INT TERM
 	if [ ! -e "$policy" ]; then
-		printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made=1
+		made=1
+		printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit
 	fi
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		"${missing[@]}" >/dev/null
-	local r=$?
-	[ -z "$made" ] || rm -f "$policy"
-	return $r
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+)
+
+# Services and sockets that systemd starts at boot, where this host is run by it.
+ecs_boot_services() {
+	[ ! -d /run/systemd/system ] || find /etc/systemd/system -mindepth 2 -type l \
+		\( -name '*.service' -o -name '*.socket' \) -printf '%f\n' | sort -u
 }
 
 # ecs_busybox DIR: the static busybox that images are made of, as ECS_BUSYBOX. It conflicts with the

@@ -405,6 +405,42 @@ def test_build_rpm_says_how_to_install_what_is_missing(tmp_path):
     assert run(PACKAGING / "build-rpm", "--help").count(command) == 1
 
 
+# Installing what commands need
+
+
+# A package whose service starts at boot, as those of Debian do.
+APT_GET = """#!/bin/sh
+[ "$1" != update ] || exit 0
+test -x /usr/sbin/policy-rc.d && echo "policy $(/usr/sbin/policy-rc.d; echo $?)" >>"$LOG"
+mkdir -p /etc/systemd/system/multi-user.target.wants
+ln -s /nonexistent /etc/systemd/system/multi-user.target.wants/noisy.service
+[ -z "$INTERRUPT" ] || kill -TERM 0
+"""
+INSTALL = """
+mount -t tmpfs none /usr/sbin && mount -t tmpfs none /run && mkdir -p /run/systemd/system
+mount -t tmpfs none /etc/systemd && mkdir -p /etc/systemd/system/sockets.target.wants
+ln -s /nonexistent /etc/systemd/system/sockets.target.wants/mine.socket
+trap : TERM
+bash -c '. "$SETUP"; trap "exit 130" INT TERM; ecs_install no-such-package' || r=$?
+ls /usr/sbin
+exit ${r:-0}
+"""
+
+
+@pytest.mark.parametrize("interrupt, expected", [("", 0), ("yes", 130)])
+def test_installing_what_is_missing_starts_nothing_now_or_later(tmp_path, interrupt, expected):
+    log = tmp_path / "log"
+    for name, text in (("apt-get", APT_GET), ("systemctl", '#!/bin/sh\necho "$*" >>"$LOG"\n')):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), "INTERRUPT": interrupt,
+                                "SETUP": str(PACKAGING / "setup.sh")}  # fmt: skip
+    ran = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", INSTALL], check=False, capture_output=True, text=True,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (expected, ""), ran.stderr
+    assert log.read_text().splitlines() == ["policy 101", "--quiet disable noisy.service"]
 
 
 # Users, directories and log files
