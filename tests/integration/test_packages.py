@@ -136,6 +136,10 @@ def test_versions_agree():
     spec = (PACKAGING / "rpm/ecs-agent.spec").read_text()
     assert f"%{{!?ecs_version:{version}}}" in spec
     assert re.search(rf"^\* .* - {re.escape(version)}-1$", spec, re.M)
+    # The systemd that the units need.
+    (systemd,) = re.findall(r"^Requires: +systemd >= (.*)$", spec, re.M)
+    assert f"Breaks: systemd (<< {systemd})" in (PACKAGING / "deb/control").read_text().splitlines()
+    assert f"systemd {systemd} or later" in (TOP / "README.md").read_text()
 
 
 # The Debian package
