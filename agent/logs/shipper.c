@@ -409,7 +409,7 @@ static int on_look_again(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	struct shipper *shipper = userdata;
 	struct task_dir *task, *next_task;
-	struct item *item;
+	struct item *item, *next;
 
 	(void)s;
 	(void)usec;
@@ -420,10 +420,12 @@ static int on_look_again(sd_event_source *s, uint64_t usec, void *userdata)
 			task_dir_free(task);
 	}
 	scan_spool(shipper);
-	LIST_FOREACH(item, &shipper->items, all)
-	if (!log_stream_is_watched(item->stream)) {
-		log_stream_look(item->stream);
+	for (item = LIST_FIRST(&shipper->items); item; item = next) {
+		next = LIST_NEXT(item, all);
+		if (log_stream_is_watched(item->stream))
+			continue;
 		look_again_later(shipper);
+		log_stream_look(item->stream); /* may free it */
 	}
 	return 0;
 }

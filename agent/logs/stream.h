@@ -72,6 +72,7 @@ void log_stream_keys_changed(struct log_stream *stream);
 /* Somebody else has removed the directory. The stream finishes. */
 void log_stream_removed(struct log_stream *stream);
 
-/* Look whether there is more: at the start, and every few seconds where it could not be watched. */
+/* Look whether there is more: at the start, and every few seconds where it could not be watched.
+ * The stream may have finished when this returns. */
 void log_stream_look(struct log_stream *stream);
 bool log_stream_is_watched(const struct log_stream *stream);

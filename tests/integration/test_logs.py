@@ -746,16 +746,21 @@ os.execvp(sys.argv[1], sys.argv[1:])
 def test_without_inotify_watches_it_still_finds_everything(shipper):
     """The user's watches are used up (here: allowed are two): the rest is looked at now and then."""
     shipper.wrapper = [sys.executable, "-c", IN_NAMESPACE_WITH_TWO_WATCHES]
+    torn = shipper.stream("torn", task="torn")
+    torn.lines("of a log whose log.json a power loss took")
+    (torn.dir / "log.json").unlink()
     shipper.start()
     first = shipper.stream("first", task="one")
     first.lines("a")
     shipper.wait_messages("first", ["a"])
     wait_for(lambda: "No space left on device" in shipper.log(), 10, shipper.log)
+    torn.end()  # found at the next look, which takes it from the list it goes through
     first.lines("b")
     second = shipper.stream("second", task="two")
     second.lines("c")
     shipper.wait_messages("first", ["a", "b"])
     shipper.wait_messages("second", ["c"])
+    shipper.wait_gone(torn)
     for stream in (first, second):
         stream.end()
         shipper.wait_gone(stream)
