@@ -117,7 +117,8 @@ static int read_awslogs(struct log_config *config, struct json_object *body,
                         struct json_object *options, const struct log_defaults *defaults,
                         struct err *err)
 {
-	const char *region = json_text(options, "awslogs-region"), *credentials = "instance";
+	const char *region = json_text(options, "awslogs-region"),
+		   *credentials = LOG_CREDENTIALS_INSTANCE;
 	int r;
 
 	if (!region)

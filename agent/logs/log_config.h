@@ -12,6 +12,9 @@ enum log_driver {
 	LOG_DRIVER_JSON_FILE,
 };
 
+/* credentials_id where no role of the task sends: those of the instance. */
+#define LOG_CREDENTIALS_INSTANCE "instance"
+
 /* What applies where the options are silent; borrowed strings or NULL. */
 struct log_defaults {
 	const char *region;   /* AWS_REGION, AWS_DEFAULT_REGION */

@@ -405,14 +405,15 @@ static int make_batch(struct log_stream *stream, const struct batch_request *req
 }
 
 /* Role credentials live in memory: a restart of the host loses them, and those of a task that has
- * ended are not given again. */
-static bool ended_long_ago(const struct log_stream *stream)
+ * ended are not given again. Those of the instance are, sooner or later. */
+static bool keys_are_lost(const struct log_stream *stream)
 {
 	const uint64_t second = 1000000;
 	struct stat st;
 	uint64_t now = now_realtime_usec();
 
-	return fstatat(stream->dir_fd, SPOOL_END_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	return strcmp(stream->config->credentials_id, LOG_CREDENTIALS_INSTANCE) != 0 &&
+	       fstatat(stream->dir_fd, SPOOL_END_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       st.st_mtim.tv_sec >= 0 &&
 	       now > (uint64_t)st.st_mtim.tv_sec * second + WITHOUT_KEYS_USEC;
 }
@@ -425,7 +426,7 @@ static void run_awslogs(struct log_stream *stream, struct err *err)
 	int r;
 
 	r = log_keys_get(stream->env->keys, stream->config->credentials_id, &keys, err);
-	if (r == -ENOENT && ended_long_ago(stream)) {
+	if (r == -ENOENT && keys_are_lost(stream)) {
 		log_err(&stream->log, 0,
 		        "%s, and the log ended hours ago: what is left of it can be sent by nobody, it is removed",
 		        err->text);

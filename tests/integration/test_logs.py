@@ -388,27 +388,33 @@ def test_keys_are_waited_for(shipper):
 
 
 def test_a_log_that_ended_hours_ago_and_whose_role_is_unknown_is_removed(shipper):
-    """As after a restart of the host, which loses the credentials of roles."""
+    """As after a restart of the host, which loses the credentials of roles. Those of the instance
+    come again, if only later than ecs-metadata has been told all that is known."""
     old, young, running = (
         shipper.stream(name, credentialsId="gone") for name in ("old", "young", "running")
     )
-    for stream in (old, young, running):
+    instance = shipper.stream("instance")
+    for stream in (old, young, running, instance):
         stream.lines("one")
-    for stream in (old, young):
+    for stream in (old, young, instance):
         stream.end()
     then = time.time() - 7 * 3600
-    os.utime(old.dir / "end", (then, then))
-    shipper.metadata.answers["gone"] = "EAGAIN"
+    for stream in (old, instance):
+        os.utime(stream.dir / "end", (then, then))
+    shipper.metadata.answers |= {"gone": "EAGAIN", "instance": "ENOENT"}
     shipper.start()
     wait_for(lambda: "no keys: EAGAIN" in shipper.log(), 30, shipper.log)
     assert not old.is_gone()  # they may come
     shipper.metadata.answers["gone"] = "ENOENT"
     shipper.wait_gone(old)
     assert not young.is_gone() and not running.is_gone()
+    wait_for(lambda: "credentials instance: no keys: ENOENT" in shipper.log(), 30, shipper.log)
     facts = shipper.standin.facts
-    shipper.metadata.put("gone", facts["accessKeyId"], facts["secretAccessKey"])
-    shipper.wait_messages("young", ["one"])
-    shipper.wait_gone(young)
+    for name in ("gone", "instance"):
+        shipper.metadata.put(name, facts["accessKeyId"], facts["secretAccessKey"])
+    for stream in (young, instance):
+        shipper.wait_messages(stream.dir.name, ["one"])
+        shipper.wait_gone(stream)
 
 
 def test_events_that_are_too_old_do_not_stop_the_others(shipper):
