@@ -11,7 +11,8 @@
  *   awslogs-force-flush-interval-seconds (5), awslogs-format (json/emf)
  * Driver json-file: max-size ("10m"; "-1" for no bound), max-file (3)
  * Driver none: no options
- * Every driver but none: mode (blocking, non-blocking), max-buffer-size (with non-blocking)
+ * Every driver but none: mode (blocking, non-blocking), max-buffer-size (with non-blocking;
+ * default SPOOL_MAX_BYTES, more than the 10m of ECS)
  *
  * Source: Amazon ECS Developer Guide, "Send Amazon ECS logs to CloudWatch"; Docker documentation,
  * "Amazon CloudWatch Logs logging driver" and "JSON File logging driver".
