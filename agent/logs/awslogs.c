@@ -60,6 +60,23 @@ static uint64_t count_rejected(struct json_object *answer, uint64_t n_events)
 	return old >= new_from ? n_events : old + (n_events - new_from);
 }
 
+/* Only what the service itself is known to say: a proxy's 403 may be gone tomorrow. Signatures are
+ * checked before rights, so that a wrong clock is not among these.
+ * Source: Amazon CloudWatch Logs API Reference, "Common Errors" and "InvalidParameterException". */
+static bool is_denied(const char *code)
+{
+	static const char *const codes[] = {
+		"AccessDenied",        "AccessDeniedException", "InvalidParameterException",
+		"NotAuthorized",       "OptInRequired",         "ValidationError",
+		"ValidationException",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+		if (strcmp(code, codes[i]) == 0)
+			return true;
+	return false;
+}
+
 static enum awslogs_outcome parse_error(enum awslogs_operation operation, unsigned int http_status,
                                         const char *body, size_t len, struct err *err)
 {
@@ -80,7 +97,9 @@ static enum awslogs_outcome parse_error(enum awslogs_operation operation, unsign
 		return AWSLOGS_REFUSED_KEYS;
 	if (http_status == 413 || strcmp(error.code, "RequestEntityTooLargeException") == 0)
 		return AWSLOGS_TOO_LARGE;
-	return http_status >= 500 ? AWSLOGS_UNKNOWN : AWSLOGS_REFUSED;
+	if (http_status >= 500)
+		return AWSLOGS_UNKNOWN;
+	return is_denied(error.code) ? AWSLOGS_DENIED : AWSLOGS_REFUSED;
 }
 
 enum awslogs_outcome awslogs_answer_parse(enum awslogs_operation operation,

@@ -27,6 +27,7 @@ enum awslogs_outcome {
 	AWSLOGS_MISSING,      /* ResourceNotFoundException: no group, or no stream in it */
 	AWSLOGS_REFUSED_KEYS, /* expired or unknown */
 	AWSLOGS_TOO_LARGE,    /* the body of the request */
+	AWSLOGS_DENIED,       /* the same answer will come until somebody changes rights or names */
 	AWSLOGS_REFUSED,      /* an answer that says the call had no effect */
 	AWSLOGS_UNKNOWN, /* no answer, or one of a server in trouble: it may have had an effect */
 };

@@ -58,6 +58,7 @@ struct shipper {
 	LIST_HEAD(, task_dir) tasks;
 	struct item_queue queues[2]; /* [1]: failing */
 	sd_event_source *turns, *look_again, *idle, *stop;
+	uint64_t leftovers_max_bytes;
 	uint64_t requests[2], bytes[2]; /* under way; [1]: of failing streams */
 	bool stopping, said_no_watch;
 };
@@ -72,6 +73,7 @@ static void keys_changed(void *userdata);
 static void item_wants_turn(void *userdata);
 static void item_sending(void *userdata, uint64_t bytes);
 static void item_sent(void *userdata, uint64_t bytes);
+static void item_refused(void *userdata);
 static void item_finished(void *userdata);
 
 static void item_free(struct item *item)
@@ -194,8 +196,10 @@ int shipper_new(sd_event *loop, const struct shipper_options *options, struct sh
 		.wants_turn = item_wants_turn,
 		.sending = item_sending,
 		.sent = item_sent,
+		.refused = item_refused,
 		.finished = item_finished,
 	};
+	shipper->leftovers_max_bytes = leftovers_bytes_max(shipper->spool_fd);
 	scan_spool(shipper);
 	*ret = TAKE_PTR(shipper);
 	return 0;
@@ -500,6 +504,42 @@ static void item_sent(void *userdata, uint64_t bytes)
 	arm_turns(shipper);
 	if (shipper->stopping && shipper->requests[0] + shipper->requests[1] == 0)
 		(void)sd_event_exit(shipper->loop, 0);
+}
+
+/* The one that ended first, when several cost too much together; else NULL. */
+static struct item *leftover_too_many(struct shipper *shipper)
+{
+	uint64_t n = 0, bytes = 0, first_usec = UINT64_MAX;
+	struct item *item, *first = NULL;
+
+	LIST_FOREACH(item, &shipper->items, all)
+	{
+		const struct leftover *leftover = log_stream_leftover(item->stream);
+
+		if (!leftover)
+			continue;
+		n++;
+		bytes += leftover_cost_bytes(leftover);
+		if (leftover->ended_realtime_usec < first_usec) {
+			first_usec = leftover->ended_realtime_usec;
+			first = item;
+		}
+	}
+	return n > 1 && bytes > shipper->leftovers_max_bytes ? first : NULL;
+}
+
+static void item_refused(void *userdata)
+{
+	struct shipper *shipper = ((struct item *)userdata)->shipper;
+	struct item *first;
+	char why[128];
+
+	snprintf(
+		why, sizeof(why),
+		"it is the oldest of ended logs that are refused, which may take %llu bytes in all",
+		(unsigned long long)shipper->leftovers_max_bytes);
+	while ((first = leftover_too_many(shipper)))
+		log_stream_drop(first->stream, why);
 }
 
 static bool task_is_live(const char *task_id, void *userdata)

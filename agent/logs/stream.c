@@ -61,6 +61,8 @@ struct log_stream {
 	struct backoff backoff;
 	uint64_t failures; /* in a row */
 	uint64_t rejected;
+	struct leftover leftover;
+	char *refusal;         /* what the sink says to the leftover; NULL: it is none */
 	bool spool_is_damaged; /* was said */
 
 	struct log_ctx task_log, log;
@@ -77,6 +79,7 @@ static void run_json_file(struct log_stream *stream, struct err *err);
 static void call_done(enum awslogs_outcome outcome, const struct err *err, void *userdata);
 static void confirm(struct log_stream *stream);
 static void back_off(struct log_stream *stream, int r, const struct err *err);
+static void refused(struct log_stream *stream, const struct err *err);
 static void finish(struct log_stream *stream);
 
 bool log_stream_is_failing(const struct log_stream *stream)
@@ -94,6 +97,17 @@ bool log_stream_is_watched(const struct log_stream *stream)
 	return stream->watch != NULL;
 }
 
+const struct leftover *log_stream_leftover(const struct log_stream *stream)
+{
+	return stream->refusal ? &stream->leftover : NULL;
+}
+
+static void forget_refusal(struct log_stream *stream)
+{
+	free(stream->refusal);
+	stream->refusal = NULL;
+}
+
 struct log_stream *log_stream_free(struct log_stream *stream)
 {
 	if (!stream)
@@ -107,6 +121,7 @@ struct log_stream *log_stream_free(struct log_stream *stream)
 	fd_close(stream->dir_fd);
 	free(stream->task_id);
 	free(stream->container);
+	free(stream->refusal);
 	free(stream);
 	return NULL;
 }
@@ -541,6 +556,8 @@ static void call_done(enum awslogs_outcome outcome, const struct err *err, void 
 		if (outcome == AWSLOGS_REFUSED_KEYS)
 			log_keys_refused(stream->env->keys, stream->config->credentials_id);
 		back_off(stream, -EREMOTEIO, err);
+		if (outcome == AWSLOGS_MISSING || outcome == AWSLOGS_DENIED)
+			refused(stream, err); /* may free it */
 	}
 }
 
@@ -616,10 +633,12 @@ static void confirm(struct log_stream *stream)
 		         (unsigned long long)stream->failures);
 	if (batch->n_events > 0) {
 		stream->failures = 0;
+		forget_refusal(stream);
 		stream->made = false;
 		backoff_reset(&stream->backoff);
 	}
 	if (batch->ended) {
+		log_debug(&stream->log, "all logs are delivered");
 		finish(stream);
 		return;
 	}
@@ -638,6 +657,7 @@ static void confirm(struct log_stream *stream)
 static void back_off(struct log_stream *stream, int r, const struct err *err)
 {
 	stream->batch = batch_free(stream->batch);
+	forget_refusal(stream);
 	stream->failures++;
 	if (r == -EACCES && stream->failures == 1)
 		log_debug(&stream->log, "%s",
@@ -648,6 +668,30 @@ static void back_off(struct log_stream *stream, int r, const struct err *err)
 		            (unsigned long long)stream->failures, err->text);
 	stream->state = STREAM_BACKOFF;
 	set_timer(stream, backoff_next(&stream->backoff, random_fraction()));
+}
+
+/* After back_off(). One that has not ended is bounded by its own options. */
+static void refused(struct log_stream *stream, const struct err *err)
+{
+	if (leftover_measure(stream->dir_fd, &stream->leftover) <= 0)
+		return;
+	stream->refusal = strdup(err->text);
+	if (leftover_is_too_old(&stream->leftover))
+		log_stream_drop(stream,
+		                "it ended 14 days ago, and CloudWatch Logs takes nothing older");
+	else
+		stream->env->refused(stream->userdata);
+}
+
+void log_stream_drop(struct log_stream *stream, const char *why)
+{
+	if (stream->state == STREAM_SENDING)
+		stream->env->sent(stream->userdata, stream->batch_bytes);
+	log_err(&stream->log, 0,
+	        "%llu bytes of the log for group %s, stream %s are given up: %s; it was refused with: %s",
+	        (unsigned long long)stream->leftover.bytes, stream->config->group,
+	        stream->config->stream, why, stream->refusal ? stream->refusal : "no words");
+	finish(stream);
 }
 
 /* Gone under another name at once: half a directory must never be taken for a stream. */
@@ -688,6 +732,5 @@ static void finish(struct log_stream *stream)
 		log_err(&stream->log, 0, "%s", err.text);
 		save_position(stream); /* it must not be sent again */
 	}
-	log_debug(&stream->log, "all logs are delivered");
 	stream->env->finished(stream->userdata);
 }

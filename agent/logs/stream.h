@@ -18,6 +18,7 @@
 #include <systemd/sd-event.h>
 
 #include "agent/logs/keys.h"
+#include "agent/logs/leftover.h"
 #include "agent/logs/log_config.h"
 #include "agent/logs/watch.h"
 #include "lib/cleanup.h"
@@ -42,11 +43,13 @@ struct stream_env {
 
 	/* Calls to the owner of a stream, with what it gave to log_stream_new(): the stream wants a
 	 * turn, which is log_stream_run() later, from the loop; a request of so many bytes is under
-	 * way; it has been answered or given up; all is delivered and the directory removed, so
-	 * that the stream is to be freed (its last call). */
+	 * way; it has been answered or given up; it is a leftover now or still, one more that may
+	 * be too many, so that streams may be dropped in this call, this one too; all is delivered
+	 * and the directory removed, so that the stream is to be freed (its last call). */
 	void (*wants_turn)(void *userdata);
 	void (*sending)(void *userdata, uint64_t bytes);
 	void (*sent)(void *userdata, uint64_t bytes);
+	void (*refused)(void *userdata);
 	void (*finished)(void *userdata);
 };
 
@@ -71,6 +74,12 @@ void log_stream_keys_changed(struct log_stream *stream);
 
 /* Somebody else has removed the directory. The stream finishes. */
 void log_stream_removed(struct log_stream *stream);
+
+/* Borrowed; NULL unless it has ended and its sink has refused it for good at the last try. */
+const struct leftover *log_stream_leftover(const struct log_stream *stream);
+
+/* Remove it undelivered, and say how much that is of which log and why. The stream finishes. */
+void log_stream_drop(struct log_stream *stream, const char *why);
 
 /* Look whether there is more: at the start, and every few seconds where it could not be watched.
  * The stream may have finished when this returns. */

@@ -341,6 +341,65 @@ def aws(shipper, operation, **arguments):
     return getattr(client, operation)(**arguments)
 
 
+@pytest.fixture
+def small_spool(shipper):
+    """A file system of its own for the spool, of 80 MiB."""
+    gid = pwd.getpwnam("ecs-logs").pw_gid
+    options = f"size=80m,mode=0770,gid={gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "ecs-logs-test", shipper.spool], check=True)
+    try:
+        yield shipper
+    finally:
+        subprocess.run(["umount", "-l", shipper.spool], check=True)
+
+
+def test_ended_logs_that_are_refused_are_kept_within_a_bound(small_spool):
+    """A tenth of the file system, here 8 MiB, each log counted as 1 MiB at least: the oldest of a
+    crash loop without a log group go first. A sink that is only down costs nothing."""
+    shipper = small_spool
+    missing = {
+        "awslogs-group": "later", "awslogs-create-group": "false",
+        "awslogs-force-flush-interval-seconds": "1",
+    }  # fmt: skip
+
+    def refused(name, hours=None):
+        stream = shipper.stream(name, options=missing | {"awslogs-stream": name})
+        stream.lines(name)
+        if hours:
+            stream.end()
+            then = time.time() - hours * 3600
+            os.utime(stream.dir / "end", (then, then))
+        return stream
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        down = refused("down", 20 * 24)
+        document = json.loads((down.dir / "log.json").read_text())
+        document["options"]["awslogs-endpoint"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        (down.dir / "log.json").write_text(json.dumps(document))
+        ancient, running = refused("ancient", 15 * 24), refused("running")
+        loop = [refused(f"loop{i}", 100 - i) for i in range(10)]
+        (loop[0].dir / "00000002.seg").write_bytes(bytes(2 << 20))
+        shipper.start()
+        for stream in (ancient, *loop[:2]):
+            shipper.wait_gone(stream)
+        assert not any(stream.is_gone() for stream in (down, running, *loop[2:]))
+        given_up = re.findall(
+            r"(\d+) bytes of the log for group later, stream (\w+) are given up: ([^,]*)", shipper.log()
+        )
+        assert {name: why for _, name, why in given_up} == {
+            "ancient": "it ended 14 days ago",
+            "loop0": "it is the oldest of ended logs that are refused",
+            "loop1": "it is the oldest of ended logs that are refused",
+        }
+        assert {name: int(size) for size, name, _ in given_up}["loop0"] == (2 << 20) + 24 + len("loop0\n")
+    aws(shipper, "create_log_group", logGroupName="later")
+    for stream in loop[2:]:
+        shipper.wait_messages(stream.dir.name, [stream.dir.name], group="later")
+        shipper.wait_gone(stream)
+    assert not down.is_gone() and shipper.log().count("are given up") == 3
+
+
 def test_a_stream_without_a_name_is_named_by_the_container_id(shipper):
     options = {"awslogs-group": "g", "awslogs-create-group": "true", "awslogs-format": "json/emf"}
     stream = shipper.stream("app", options=options)

@@ -43,7 +43,11 @@ static void test_answers_are_told_apart(void **state)
 	         AWSLOGS_MISSING, 0},
 		{&put, 400, "{\"__type\":\"DataAlreadyAcceptedException\"}", AWSLOGS_DONE, 0},
 		{&put, 400, "{\"__type\":\"ThrottlingException\"}", AWSLOGS_REFUSED, 0},
-		{&put, 400, "{\"__type\":\"InvalidParameterException\"}", AWSLOGS_REFUSED, 0},
+		{&put, 400, "{\"__type\":\"InvalidParameterException\"}", AWSLOGS_DENIED, 0},
+		{&put, 400, "{\"__type\":\"InvalidSignatureException\"}", AWSLOGS_REFUSED, 0},
+		{&put, 403, "<html>Ask your administrator</html>", AWSLOGS_REFUSED, 0},
+		{&put, 403, "{\"__type\":\"AccessDenied\"}", AWSLOGS_DENIED, 0},
+		{&put, 503, "{\"__type\":\"AccessDeniedException\"}", AWSLOGS_UNKNOWN, 0},
 		{&put, 400, "{\"__type\":\"ExpiredTokenException\"}", AWSLOGS_REFUSED_KEYS, 0},
 		{&put, 400, "{\"__type\":\"UnrecognizedClientException\"}", AWSLOGS_REFUSED_KEYS,
 	         0},
@@ -58,7 +62,7 @@ static void test_answers_are_told_apart(void **state)
 		{&stream, 400, "{\"__type\":\"DataAlreadyAcceptedException\"}", AWSLOGS_REFUSED, 0},
 		{&group, 400, "{\"__type\":\"ResourceAlreadyExistsException\"}", AWSLOGS_DONE, 0},
 		{&group, 400, "{\"__type\":\"AccessDeniedException\",\"message\":\"no\"}",
-	         AWSLOGS_REFUSED, 0},
+	         AWSLOGS_DENIED, 0},
 	};
 
 	(void)state;
