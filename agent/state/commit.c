@@ -200,6 +200,7 @@ static void batch_succeeded(struct state *state)
 		log_info(NULL, "state is durable again");
 	state->retry_usec = 0;
 	state->retry = sd_event_source_disable_unref(state->retry);
+	state_reserve_tell(state);
 	if (state->batch_usec > state->commit_max_usec) {
 		state->commit_max_usec = state->batch_usec;
 		log_debug(NULL, "slowest commit of state so far: %" PRIu64 " us",

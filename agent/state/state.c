@@ -48,8 +48,10 @@ static void close_database(struct state *state)
 		sqlite3_finalize(state->statements[i]);
 		state->statements[i] = NULL;
 	}
+	state_reserve_keep(state);
 	sqlite3_close(state->db);
 	state->db = NULL;
+	state->db_fd = fd_close(state->db_fd);
 }
 
 static int prepare(struct state *state, int version, struct err *err)
@@ -138,6 +140,9 @@ static int open_database(struct state *state, bool is_reset, struct err *err)
 	r = check_files(state, err);
 	if (r < 0)
 		return r;
+	state->db_fd = openat(state->dir_fd, STATE_DATABASE, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (state->db_fd < 0)
+		return err_set(err, -errno, "open %s", path);
 
 	r = sqlite3_open_v2(path, &state->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (r != SQLITE_OK)
@@ -145,7 +150,8 @@ static int open_database(struct state *state, bool is_reset, struct err *err)
 	(void)sqlite3_busy_timeout(state->db, 1000);
 	r = sqlite3_exec(state->db,
 	                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-	                 "PRAGMA cache_size=-256; PRAGMA foreign_keys=OFF",
+	                 "PRAGMA journal_size_limit=-1; PRAGMA cache_size=-256;"
+	                 "PRAGMA foreign_keys=OFF",
 	                 NULL, NULL, NULL);
 	if (r != SQLITE_OK)
 		return state_error(state->db, r, path, err);
@@ -159,9 +165,11 @@ static int open_database(struct state *state, bool is_reset, struct err *err)
 		r = read_last_event_id(state, err);
 	if (r >= 0)
 		r = state_facts_read(state, err);
-	if (r >= 0)
-		state->origin = version == 0 ? STATE_ORIGIN_NEW : STATE_ORIGIN_KEPT;
-	return r;
+	if (r < 0)
+		return r;
+	state->origin = version == 0 ? STATE_ORIGIN_NEW : STATE_ORIGIN_KEPT;
+	state_reserve_start(state);
+	return 0;
 }
 
 static bool is_set_aside(const char *name)
@@ -218,6 +226,7 @@ static int set_aside(struct state *state, struct err *err)
 	unsigned int n = 0;
 
 	close_database(state);
+	state_reserve_drop(state);
 	do { /* none is overwritten that was set aside within the same second */
 		snprintf(name, sizeof(name), SET_ASIDE_PREFIX "%" PRIu64 "%s%.0u", time,
 		         n ? "." : "", n);
@@ -270,7 +279,7 @@ int state_open(const char *dir, sd_event *loop, struct state **ret, struct err *
 
 	if (!state)
 		return err_oom(err);
-	state->dir_fd = -EBADF;
+	state->dir_fd = state->db_fd = -EBADF;
 	state->dir = strdup(dir);
 	if (!state->dir)
 		return err_oom(err);

@@ -1,5 +1,5 @@
-/* Shared by state.c (the database and the queue of changes), commit.c (transactions), schema.c and
- * rows.c; of no one else. */
+/* Shared by state.c (the database and the queue of changes), commit.c (transactions), reserve.c,
+ * schema.c and rows.c; of no one else. */
 #pragma once
 
 #include <sqlite3.h>
@@ -56,6 +56,7 @@ struct state {
 	char *dir;
 	int dir_fd; /* holds the lock */
 	sqlite3 *db;
+	int db_fd; /* the same file; closing it would end SQLite's locks while db is open */
 	sqlite3_stmt *statements[_STATEMENT_MAX];
 	enum state_origin origin;
 	uint64_t last_event_id;
@@ -77,6 +78,10 @@ struct state {
 	struct err batch_err;
 	uint64_t batch_usec; /* that it has taken */
 
+	bool reserves;                    /* state_reserve_start() */
+	int reserve_result, reserve_told; /* 0 or -errno; told: logged */
+	uint64_t reserve_again_usec;
+
 	sd_event *loop;
 	sd_event_source *turn_end; /* deferred; armed while there is something to commit */
 	sd_event_source *retry;
@@ -90,6 +95,21 @@ int state_commit_from(struct state *state, sd_event *loop, struct err *err);
 void state_arm(struct state *state);
 /* Until this thread may use the database. */
 void state_wait_for_thread(struct state *state);
+
+/*
+ * reserve.c: room on the disk that no one else can have. A failure is only logged: some file
+ * systems cannot do it, and a full one may have room later.
+ *
+ * start: the database is open. From now on SQLite does not delete its log at the end.
+ * tell:  log what has become of it, from the loop's thread.
+ * keep:  just before the database is closed: the log is merged into it, stays as an empty file, and
+ *        both keep their room for the next start. Nothing before start.
+ * drop:  files that are set aside keep none, and an empty log does not stay. They are closed.
+ */
+void state_reserve_start(struct state *state);
+void state_reserve_tell(struct state *state);
+void state_reserve_keep(struct state *state);
+void state_reserve_drop(const struct state *state);
 
 /* rows.c: what the table "instance" has, in memory: it is asked for often. */
 int state_facts_read(struct state *state, struct err *err);

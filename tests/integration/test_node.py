@@ -212,7 +212,8 @@ def test_a_deployment_of_ever_new_images_does_not_fill_the_disk(registry, tmp_pa
 
 
 def test_a_full_disk_stops_nothing_for_good(busybox):
-    """State that cannot be written is not acknowledged; when there is room again it all goes on."""
+    """A task that has filled the disk ends and makes room; state that cannot be written is not
+    acknowledged; when there is room again it all goes on."""
     with Node(start=False, standin_options={"resend_seconds": 3}) as node:
         with small_disk(node):
             node.start()
@@ -220,6 +221,8 @@ def test_a_full_disk_stops_nothing_for_good(busybox):
                 task(container(busybox, "trap 'exit 42' TERM; while :; do usleep 50000; done", logs=None))
             )
             node.standin.wait_task(running, "RUNNING")
+            hog = node.standin.run_task(task(container(busybox, "dd if=/dev/zero of=/x bs=1M; exit 7", logs=None)))
+            assert node.standin.wait_task(hog, "STOPPED", 60)["containers"][0]["exitCode"] == 7
             filler = node.state / "filler"
             with open(filler, "wb", buffering=0) as file:
                 try:

@@ -1,5 +1,6 @@
 /* The state store: what a transaction is, and what survives a crash. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -7,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/fd.h"
 #include "lib/loop.h"
 #include "tests/unit/state_fixture.h"
 
@@ -326,6 +328,67 @@ static void test_failed_commit_is_run_again_later(void **unused)
 	assert_int_equal(seen.n, 1);
 }
 
+#define MIB (1ll << 20)
+
+static struct stat look_at(const char *name)
+{
+	char path[128];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", state_dir, name);
+	assert_int_equal(stat(path, &st), 0);
+	return st;
+}
+
+/* What the file has on the disk beyond its end. */
+static long long room_beyond(const char *name)
+{
+	struct stat st = look_at(name);
+
+	return 512ll * st.st_blocks - st.st_size;
+}
+
+static bool can_reserve(void)
+{
+	_cleanup_close_ int fd = open(state_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	return fd >= 0 && fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, MIB) == 0;
+}
+
+static void test_room_on_the_disk_is_the_databases_own_over_checkpoints_and_restarts(void **unused)
+{
+	static const char log[] = STATE_DATABASE "-wal";
+	static char body[MIB];
+	struct state *state;
+	uint64_t id;
+
+	(void)unused;
+	if (!can_reserve())
+		skip(); /* the file system of /tmp cannot */
+	state = open_state();
+	assert_true(512ll * look_at(log).st_blocks >= 8 * MIB);
+	assert_true(room_beyond(STATE_DATABASE) >= 4 * MIB);
+
+	/* Each is a quarter of what makes a checkpoint. */
+	memset(body, 'x', sizeof(body) - 1);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(state_add_event(state, ARN, body, &id), 0);
+		assert_int_equal(state_commit(state, NULL), 0);
+	}
+	assert_true(look_at(STATE_DATABASE).st_size >= 4 * MIB);
+	assert_true(look_at(log).st_size < 5 * MIB); /* begun again */
+	assert_true(512ll * look_at(log).st_blocks >= 8 * MIB);
+	assert_true(room_beyond(STATE_DATABASE) >= 4 * MIB);
+
+	state_close(state);
+	assert_int_equal(look_at(log).st_size, 0);
+	assert_true(room_beyond(log) >= 8 * MIB);
+	assert_true(room_beyond(STATE_DATABASE) >= 4 * MIB);
+	state = open_state();
+	assert_int_equal(state_origin(state), STATE_ORIGIN_KEPT);
+	state_close(state);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -342,6 +405,7 @@ int main(void)
 		TEST(test_transaction_that_fails_in_the_loop_is_tried_again_before_later_ones),
 		TEST(test_crash_keeps_transactions_whole),
 		TEST(test_failed_commit_is_run_again_later),
+		TEST(test_room_on_the_disk_is_the_databases_own_over_checkpoints_and_restarts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
