@@ -13,6 +13,16 @@
 #include "lib/loop.h"
 #include "lib/parse.h"
 
+static int name_image(struct engine_container *ec)
+{
+	char normal[IMAGE_REFERENCE_MAX];
+
+	if (image_reference_normalize(ec->c->image, normal, NULL) < 0)
+		return 0; /* its pull will say so */
+	ec->image = strdup(normal);
+	return ec->image ? 0 : -ENOMEM;
+}
+
 int engine_containers_init(struct engine_task *et)
 {
 	struct task *task = et->task;
@@ -34,6 +44,11 @@ int engine_containers_init(struct engine_task *et)
 		                         .multiple = 1.3,
 		                         .jitter = 0.2},
 		};
+	for (size_t i = 0; i < task->n_containers; i++)
+		if (name_image(&et->containers[i]) < 0) {
+			engine_containers_done(et);
+			return -ENOMEM;
+		}
 	return 0;
 }
 
@@ -63,6 +78,7 @@ void engine_containers_done(struct engine_task *et)
 		if (engine->metadata)
 			metadata_forget(engine->metadata, ec);
 		release_descriptors(ec);
+		free(ec->image);
 	}
 	free(et->containers);
 	et->containers = NULL;

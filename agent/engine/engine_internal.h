@@ -73,6 +73,7 @@ enum container_op {
 struct engine_container {
 	struct engine_task *et;
 	struct container *c; /* borrowed from et->task */
+	char *image;         /* in its normal form; NULL: it has none */
 	struct log_ctx log;
 
 	enum container_op op;

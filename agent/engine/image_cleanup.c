@@ -114,7 +114,8 @@ static bool consider(const struct image_choice *choice, struct json_object *imag
 	*ret = (struct candidate){.reference = reference, .used_usec = pulled_usec};
 	(void)json_get_bool(image, "byOperator", &ret->untracked, NULL); /* absent: false */
 	if ((ret->untracked && !config->untracked_image_cleanup) ||
-	    is_excluded(config, reference) || choice->is_used(reference, choice->userdata))
+	    is_excluded(config, reference) ||
+	    choice->is_used(reference, !choice->everything, choice->userdata))
 		return false;
 
 	age_usec = ret->untracked ? config->untracked_image_cleanup_age_usec
@@ -331,6 +332,11 @@ static void on_end(struct peer *peer, int r, const struct err *err, void *userda
 	finish(cleanup);
 }
 
+static bool is_used(const struct image_cleanup *cleanup, const char *reference)
+{
+	return cleanup->o.is_used(reference, cleanup->kind == CYCLE_REGULAR, cleanup->o.userdata);
+}
+
 static void request(struct image_cleanup *cleanup, const char *type, const char *reference,
                     peer_answer_fn fn)
 {
@@ -386,7 +392,7 @@ static int note_uses(struct image_cleanup *cleanup, struct json_object *images)
 
 		if (!reference)
 			continue;
-		if (cleanup->o.is_used(reference, cleanup->o.userdata))
+		if (is_used(cleanup, reference))
 			usec = now;
 		else if (json_get_u64(cleanup->last_used, reference, UINT64_MAX, &usec, NULL) < 0)
 			continue;
@@ -439,7 +445,7 @@ static void remove_next(struct image_cleanup *cleanup)
 		const char *reference = json_object_get_string(
 			json_object_array_get_idx(cleanup->references, cleanup->next));
 
-		if (cleanup->o.is_used(reference, cleanup->o.userdata))
+		if (is_used(cleanup, reference))
 			continue;
 		request(cleanup, "remove", reference, on_removed);
 		return;

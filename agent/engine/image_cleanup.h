@@ -9,9 +9,9 @@
  * Source: Amazon ECS developer guide, "Automatic task and image cleanup".
  *
  * A deployment that fails again and again fills a disk faster than that. So there is no lower bound
- * of age and no upper one of number when the disk is nearly full (less than a tenth of it is free,
- * and less than 2 GiB; looked at every minute), until it is half as much again; and when a pull has
- * met a full disk, which then is tried once more.
+ * of age and no upper one of number, and tasks that have ended keep no image, when the disk is
+ * nearly full (less than a tenth of it is free, and less than 2 GiB; looked at every minute), until
+ * it is half as much again; and when a pull has met a full disk, which then is tried once more.
  *
  * Layers go with the last image that has them, never while a container has them mounted; a cycle
  * also takes those that a pull left that was broken off. ECS_DISABLE_IMAGE_CLEANUP stops all of it.
@@ -30,6 +30,10 @@
 
 struct image_cleanup;
 
+/* Does a task need the image, which is named in its normal form; by_ended: also one that has ended
+ * altogether, and that the engine only remembers. */
+typedef bool (*image_is_used_fn)(const char *reference, bool by_ended, void *userdata);
+
 /* All borrowed until image_cleanup_free(). References are in their normal form. */
 struct image_cleanup_options {
 	sd_event *loop;
@@ -37,7 +41,7 @@ struct image_cleanup_options {
 	const char *runtime_dir;
 	const char *images_dir; /* on the file system to look at; NULL: none is */
 	const struct log_ctx *log;
-	bool (*is_used)(const char *reference, void *userdata);
+	image_is_used_fn is_used;
 	void (*removed)(const char *reference, void *userdata);
 	void *userdata;
 };
@@ -62,7 +66,7 @@ int image_cleanup_make_room(struct image_cleanup *cleanup, image_cleanup_done_fn
  * images:   as in agent/image/protocol.h, "list"
  * last_used: object, reference -> realtime microseconds when a task was last seen to need it; it
  *           counts only if it is later than the pull
- * everything: regardless of age and number
+ * everything: regardless of age and number, and of tasks that have ended
  * ret:      array of references, owned by the caller
  */
 struct image_choice {
@@ -70,7 +74,7 @@ struct image_choice {
 	struct json_object *last_used;
 	uint64_t now_realtime_usec;
 	bool everything;
-	bool (*is_used)(const char *reference, void *userdata);
+	image_is_used_fn is_used;
 	void *userdata;
 };
 int image_cleanup_choose(const struct image_choice *choice, struct json_object *images,

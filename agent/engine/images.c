@@ -5,22 +5,20 @@
 
 #include "agent/engine/engine_internal.h"
 
-/* A task needs its images until it is forgotten: they may be wanted for a restart. */
-static bool image_is_used(const char *reference, void *userdata)
+static bool image_is_used(const char *reference, bool by_ended, void *userdata)
 {
 	struct engine *engine = userdata;
 
 	for (size_t i = 0; i < engine->n_tasks; i++) {
-		const struct task *task = engine->tasks[i]->task;
+		const struct engine_task *et = engine->tasks[i];
 
-		for (size_t k = 0; k < task->n_containers; k++) {
-			char normal[IMAGE_REFERENCE_MAX];
-
-			if (image_reference_normalize(task->containers[k].image, normal, NULL) ==
-			            0 &&
-			    strcmp(normal, reference) == 0)
+		/* Until then its containers have layers mounted. */
+		if (et->teardown == TEARDOWN_DONE && !by_ended)
+			continue;
+		for (size_t k = 0; k < et->task->n_containers; k++)
+			if (et->containers[k].image &&
+			    strcmp(et->containers[k].image, reference) == 0)
 				return true;
-		}
 	}
 	return false;
 }

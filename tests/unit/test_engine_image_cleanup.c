@@ -15,10 +15,10 @@
 
 /* --- the choice --- */
 
-static bool is_used(const char *reference, void *userdata)
+static bool is_used(const char *reference, bool by_ended, void *userdata)
 {
 	(void)userdata;
-	return strstr(reference, "/used:") != NULL;
+	return strstr(reference, "/used:") || (by_ended && strstr(reference, "/ended:"));
 }
 
 struct row {
@@ -75,6 +75,7 @@ static void test_old_unused_images_go_least_recently_used_first(void **state)
 		{"r/c:1", "2026-01-02T11:00:00Z", false},
 		{"r/d:1", "2026-01-01T00:00:00Z", false},
 		{"r/future:1", "2026-01-03T00:00:00Z", false},
+		{"r/ended:1", "2026-01-01T12:00:00Z", false},
 		{"r/odd:1", NULL, false},
 		{"r/odd:2", "yesterday", false},
 	};
@@ -87,7 +88,8 @@ static void test_old_unused_images_go_least_recently_used_first(void **state)
 	/* 11:30, later than the pull of any other that may go; and a time before its pull. */
 	expect_choice(&config, false, "{\"r/d:1\":1767353400000000,\"r/b:1\":5}", images,
 	              "r/b:1 r/a:1 r/c:1 ");
-	expect_choice(&config, true, "{}", images, "r/d:1 r/b:1 r/a:1 r/c:1 r/new:1 r/future:1 ");
+	expect_choice(&config, true, "{}", images,
+	              "r/d:1 r/ended:1 r/b:1 r/a:1 r/c:1 r/new:1 r/future:1 ");
 }
 
 static void test_images_of_an_operator_go_only_when_asked_for_and_last(void **state)
@@ -215,6 +217,27 @@ static void test_a_pull_that_meets_a_full_disk_is_tried_again_after_a_cleanup(vo
 	assert_int_equal(world_count(world, "remove:docker.io/registry/app:1"), 0);
 }
 
+static void test_an_ended_task_keeps_its_image_until_the_disk_is_full(void **state)
+{
+	struct world *world = *state;
+
+	world->images = "[" APP "]";
+	start_task(world);
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_exit(world, "t1", "app", 1, false);
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	restart_with_interval(world, 20000);
+	world_wait_word(world, "sweep:", 2);
+	assert_int_equal(world_count(world, "remove:docker.io/registry/app:1"), 0);
+
+	restart_with_interval(world, HOUR_USEC);
+	world_settle(world); /* it has ended altogether */
+	world->full_disk = 1;
+	world_payload(world, "m-2", 2, world_task("t2", world_container("web", NULL), NULL));
+	world_wait_known(world, "t2", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "remove:docker.io/registry/app:1"), 1);
+}
+
 static void test_layers_without_an_image_make_room_too(void **state)
 {
 	struct world *world = *state;
@@ -266,6 +289,7 @@ int main(void)
 		WORLD_TEST(test_a_disk_that_is_nearly_full_is_cleaned_until_there_is_room),
 		WORLD_TEST(test_without_cleanup_nothing_is_asked),
 		WORLD_TEST(test_a_pull_that_meets_a_full_disk_is_tried_again_after_a_cleanup),
+		WORLD_TEST(test_an_ended_task_keeps_its_image_until_the_disk_is_full),
 		WORLD_TEST(test_layers_without_an_image_make_room_too),
 		WORLD_TEST(test_a_sweep_waits_for_other_pulls),
 		WORLD_TEST(test_a_disk_that_stays_full_ends_the_task_with_the_reason),
