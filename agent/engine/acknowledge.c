@@ -48,7 +48,7 @@ static void acknowledge_credentials(const struct acknowledgement *a,
 	const char *id = json_text(credentials, "credentialsId");
 	const char *expiration = json_text(credentials, "expiration");
 
-	if (id)
+	if (id && id[0])
 		(void)acs_credentials_ack(a->engine->session, a->message_id,
 		                          expiration ? expiration : "", id);
 }

@@ -1,7 +1,8 @@
 /*
  * PayloadMessage and IAMRoleCredentialsMessage. A task is known by its ARN: a new one is added, of
- * one that is known only the desired status changes. The message is acknowledged when all of it is
- * durable, and not at all if a part of it could not be loaded.
+ * one that is known only the desired status changes. It runs by what was accepted once, so it is
+ * neither parsed again, perhaps more strictly, nor refused. The message is acknowledged when all of
+ * it is durable, and not at all if a part of it could not be loaded.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 
 #include "agent/engine/engine_internal.h"
 #include "lib/json.h"
+#include "lib/parse.h"
 
 /* Credentials. */
 
@@ -23,8 +25,8 @@ static void keep_credential(struct engine *engine, const struct role_credentials
 	metadata_put_credentials(engine, credential);
 }
 
-static void keep_role(struct engine *engine, const struct task *task, struct json_object *obj,
-                      bool execution)
+static int keep_role(struct engine *engine, const struct task *task, struct json_object *obj,
+                     bool execution)
 {
 	struct role_credentials_values values = {
 		.id = json_text(obj, "credentialsId"),
@@ -38,27 +40,27 @@ static void keep_role(struct engine *engine, const struct task *task, struct jso
 		.expiration = json_text(obj, "expiration"),
 	};
 
-	if (values.id)
-		keep_credential(engine, &values);
-}
-
-static void keep_credentials(struct engine *engine, const struct task *task,
-                             struct json_object *obj)
-{
-	if (task->known == TASK_STATUS_STOPPED)
-		return;
-	keep_role(engine, task, json_get(obj, "roleCredentials"), false);
-	keep_role(engine, task, json_get(obj, "executionRoleCredentials"), true);
-}
-
-static int check_role(struct json_object *task, const char *member, struct err *err)
-{
-	struct json_object *obj = json_get(task, member);
-	const char *id = json_text(obj, "credentialsId");
-
-	if (obj && (!id || !id[0]))
-		return err_text(err, -EINVAL, "%s without credentialsId", member);
+	if (!obj)
+		return 0;
+	if (!values.id || !name_is_component(values.id, TASK_CREDENTIALS_ID_MAX)) {
+		log_warning(&engine->log, 0,
+		            "task %s: credentials without a valid credentialsId are left out",
+		            task->arn);
+		return -EINVAL;
+	}
+	keep_credential(engine, &values);
 	return 0;
+}
+
+static int keep_credentials(struct engine *engine, const struct task *task, struct json_object *obj)
+{
+	int r, r_execution;
+
+	if (task->known == TASK_STATUS_STOPPED)
+		return 0;
+	r = keep_role(engine, task, json_get(obj, "roleCredentials"), false);
+	r_execution = keep_role(engine, task, json_get(obj, "executionRoleCredentials"), true);
+	return r < 0 ? r : r_execution;
 }
 
 /* Tasks. */
@@ -76,61 +78,74 @@ static void refuse(struct engine *engine, struct json_object *obj, const struct 
 		log_err(&engine->log, -ENOMEM, "report the refusal of task %s", arn);
 }
 
-static void update(struct engine_task *et, const struct task *task, int64_t seq_num)
+static bool is_stop(struct json_object *obj)
 {
-	if (task->desired != TASK_STATUS_STOPPED || et->task->desired == TASK_STATUS_STOPPED)
-		return;
-	log_info(&et->log, "ECS wants the task to stop");
-	et->task->stop_sequence = seq_num;
-	engine_desire_stopped(et);
+	enum task_status desired;
+
+	return task_parse_desired(obj, &desired, NULL) == 0 && desired == TASK_STATUS_STOPPED;
 }
 
-static int handle_task(struct engine *engine, struct json_object *obj, int64_t seq_num)
+static int handle_known(struct engine_task *et, struct json_object *obj, int64_t seq_num)
+{
+	enum task_status desired;
+	struct err err = {0};
+	int r = task_parse_desired(obj, &desired, &err);
+
+	if (r < 0) {
+		log_err(&et->log, 0, "a payload says nothing of use, and the task goes on: %s",
+		        err.text);
+		return r;
+	}
+	if (desired == TASK_STATUS_STOPPED && et->task->desired != TASK_STATUS_STOPPED) {
+		log_info(&et->log, "ECS wants the task to stop");
+		et->task->stop_sequence = seq_num;
+		engine_desire_stopped(et);
+	}
+	r = keep_credentials(et->engine, et->task, obj);
+	return desired == TASK_STATUS_STOPPED ? 0 : r; /* it stops without them */
+}
+
+static int parse_new(struct engine *engine, struct json_object *obj, struct task **ret,
+                     struct err *err)
 {
 	const struct task_policy policy = {.privileged_disabled =
 	                                           engine->o.config->privileged_disabled};
+	_cleanup_(task_freep) struct task *task = NULL;
+	int r;
+
+	r = task_parse(obj, &policy, &task, err);
+	if (r >= 0 && engine_find_id(engine, task->id))
+		r = err_text(err, -EEXIST, "task id %s is that of another task", task->id);
+	if (r >= 0)
+		*ret = TAKE_PTR(task);
+	return r;
+}
+
+static int handle_new(struct engine *engine, struct json_object *obj)
+{
 	struct engine_task *et;
-	struct task *task = NULL;
+	struct task *task;
 	struct err err = {0};
 	int r;
 
-	r = check_role(obj, "roleCredentials", &err);
-	if (r >= 0)
-		r = check_role(obj, "executionRoleCredentials", &err);
-	if (r >= 0)
-		r = task_parse(obj, &policy, &task, &err);
+	r = parse_new(engine, obj, &task, &err);
 	if (r < 0) {
 		if (r != -ENOMEM)
 			refuse(engine, obj, &err);
 		return r;
 	}
-
-	et = engine_find(engine, task->arn);
-	if (et) {
-		update(et, task, seq_num);
-		keep_credentials(engine, et->task, obj);
-		task_free(task);
-		return 0;
-	}
-	if (engine_find_id(engine, task->id)) {
-		(void)err_text(&err, -EEXIST, "task id %s is that of another task", task->id);
-		refuse(engine, obj, &err);
-		task_free(task);
-		return -EEXIST;
-	}
 	r = engine_add(engine, task, &et);
 	if (r >= 0)
-		keep_credentials(engine, et->task, obj);
+		(void)keep_credentials(engine, et->task, obj);
 	return r;
 }
 
-static bool is_stop(struct json_object *obj)
+static int handle_task(struct engine *engine, struct json_object *obj, int64_t seq_num)
 {
-	const char *desired = json_text(obj, "desiredStatus");
-	enum task_status status;
+	const char *arn = json_text(obj, "arn");
+	struct engine_task *et = arn ? engine_find(engine, arn) : NULL;
 
-	return desired && task_status_from_string(desired, &status) == 0 &&
-	       status == TASK_STATUS_STOPPED;
+	return et ? handle_known(et, obj, seq_num) : handle_new(engine, obj);
 }
 
 /* Those that are to stop come first: they make room. */

@@ -31,9 +31,27 @@ static int dup_optional(struct json_object *obj, const char *name, char **ret, s
 	return *ret ? 0 : err_oom(err);
 }
 
+int task_parse_desired(struct json_object *obj, enum task_status *ret, struct err *err)
+{
+	const char *desired = "RUNNING";
+	enum task_status status;
+	int r;
+
+	r = json_optional(json_get_string(obj, "desiredStatus", &desired, err));
+	if (r < 0)
+		return r;
+	if (task_status_from_string(desired, &status) < 0)
+		return err_text(err, -EINVAL,
+		                "desiredStatus is \"%.40s\", it must be RUNNING or STOPPED",
+		                desired);
+	/* Anything short of STOPPED wants the task to run. */
+	*ret = status == TASK_STATUS_STOPPED ? status : TASK_STATUS_RUNNING;
+	return 0;
+}
+
 static int parse_identity(struct json_object *obj, struct task *task, struct err *err)
 {
-	const char *arn, *id, *desired = "RUNNING";
+	const char *arn, *id;
 	int r;
 
 	r = json_get_string(obj, "arn", &arn, err);
@@ -49,18 +67,7 @@ static int parse_identity(struct json_object *obj, struct task *task, struct err
 	task->id = strdup(id);
 	if (!task->arn || !task->id)
 		return err_oom(err);
-
-	r = json_optional(json_get_string(obj, "desiredStatus", &desired, err));
-	if (r < 0)
-		return r;
-	if (task_status_from_string(desired, &task->desired) < 0)
-		return err_text(err, -EINVAL,
-		                "desiredStatus is \"%.40s\", it must be RUNNING or STOPPED",
-		                desired);
-	/* Anything short of STOPPED wants the task to run. */
-	if (task->desired != TASK_STATUS_STOPPED)
-		task->desired = TASK_STATUS_RUNNING;
-	return 0;
+	return task_parse_desired(obj, &task->desired, err);
 }
 
 /* Members that nothing here reads: a value of another type makes a task invalid all the same. */
@@ -232,11 +239,11 @@ static int parse_credentials_ids(struct json_object *obj, struct task *task, str
 		r = dup_optional(credentials, "credentialsId", ids[i], err);
 		if (r < 0)
 			return err_prefix(err, r, "%s", names[i]);
-		if (!*ids[i] || !name_is_component(*ids[i], 256))
+		if (!*ids[i] || !name_is_component(*ids[i], TASK_CREDENTIALS_ID_MAX))
 			return err_text(
 				err, -EINVAL,
-				"%s: credentialsId must be 1 to 256 letters, digits, '_', '-' or '.'",
-				names[i]);
+				"%s: credentialsId must be 1 to %d letters, digits, '_', '-' or '.'",
+				names[i], TASK_CREDENTIALS_ID_MAX);
 	}
 	return 0;
 }

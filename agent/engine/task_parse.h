@@ -11,6 +11,8 @@
 #include "agent/engine/task.h"
 #include "lib/err.h"
 
+#define TASK_CREDENTIALS_ID_MAX 256
+
 /* The administrator's limits on what a task may ask for. */
 struct task_policy {
 	bool privileged_disabled; /* ECS_DISABLE_PRIVILEGED */
@@ -26,7 +28,11 @@ struct task_policy {
 int task_parse(struct json_object *obj, const struct task_policy *policy, struct task **ret,
                struct err *err);
 
-/* The same for a document that task_parse() has accepted before and the store has kept. */
+/* Its desiredStatus alone: RUNNING or STOPPED. -EINVAL */
+int task_parse_desired(struct json_object *obj, enum task_status *ret, struct err *err);
+
+/* The same as task_parse() for a document that task_parse() has accepted before and the store has
+ * kept. */
 int task_parse_stored(struct json_object *document, struct task **ret, struct err *err);
 
 /* New random ids for all containers (runtime_id, endpoint_id); not done by task_parse(), so that a

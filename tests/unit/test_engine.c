@@ -255,6 +255,44 @@ static void test_repeated_payload_is_acknowledged_and_starts_nothing(void **stat
 	assert_int_equal(world_count(world, "launch:t1"), 1);
 }
 
+/* What would be refused today, of a task that runs by what was accepted once. */
+static void test_known_task_is_never_refused(void **state)
+{
+	static const char *const privileged =
+		"{\"name\":\"app\",\"image\":\"registry/app:1\",\"essential\":true,"
+		"\"dockerConfig\":{\"hostConfig\":\"{\\\"Privileged\\\":true}\"}}";
+	static const char *const stop =
+		"{\"arn\":\"" WORLD_ARN "t1\",\"desiredStatus\":\"STOPPED\","
+		"\"roleCredentials\":{\"credentialsId\":\"\"}}";
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *before = NULL, *events = NULL;
+
+	world_payload(world, "m-1", 1, world_task("t1", privileged, NULL));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world_settle(world);
+	before = world_events(world);
+
+	world_stop_engine(world);
+	world->config.privileged_disabled = true;
+	world_start_engine(world);
+	world_payload(world, "m-2", 2, world_task("t1", privileged, NULL));
+	world_wait_word(world, "ack:m-2", 1);
+	world_payload(world, "m-3", 3,
+	              "{\"arn\":\"" WORLD_ARN "t1\",\"desiredStatus\":\"SIDEWAYS\"}");
+	world_payload(world, "m-4", 4,
+	              world_task("t1", privileged, ",\"roleCredentials\":{\"roleArn\":\"r\"}"));
+	world_settle(world);
+	events = world_events(world);
+	assert_int_equal(json_object_array_length(events), json_object_array_length(before));
+	assert_int_equal(world_count(world, "ack:m-3"), 0);
+	assert_int_equal(world_count(world, "ack:m-4"), 0);
+	assert_int_equal(world_find(world, "t1")->desired, TASK_STATUS_RUNNING);
+
+	world_payload(world, "m-5", 5, stop);
+	world_wait_word(world, "ack:m-5", 1);
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+}
+
 static void test_task_that_the_manifest_lacks_stops_once_verified(void **state)
 {
 	struct world *world = *state;
@@ -314,6 +352,7 @@ int main(void)
 		TEST(test_unknown_task_that_is_to_stop_is_reported_stopped),
 		TEST(test_invalid_task_is_reported_and_the_payload_not_acknowledged),
 		TEST(test_repeated_payload_is_acknowledged_and_starts_nothing),
+		TEST(test_known_task_is_never_refused),
 		TEST(test_task_that_the_manifest_lacks_stops_once_verified),
 		TEST(test_old_manifest_is_ignored_also_after_a_restart),
 	};
