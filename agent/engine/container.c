@@ -101,6 +101,18 @@ void container_reach(struct engine_container *ec, enum task_status status)
 	engine_save(ec->et);
 }
 
+/* What counts from the start does so on the monotonic clock: the other one may be set meanwhile.
+ * One that is older than the host has been set between the start and now, and tells nothing. */
+void container_set_started(struct container *c, uint64_t realtime_usec)
+{
+	uint64_t now = now_usec(), realtime = now_realtime_usec();
+	uint64_t age = realtime > realtime_usec ? realtime - realtime_usec : 0;
+
+	c->started_realtime_usec = realtime_usec;
+	if (realtime_usec > 0)
+		c->started_usec = age < now ? now - age : now;
+}
+
 void container_set_reason(struct engine_container *ec, const char *name, const char *text)
 {
 	if (ec->c->reason)

@@ -150,7 +150,7 @@ static void started(struct engine_container *ec, struct json_object *body)
 
 	(void)json_get_u64(body, "time", INT64_MAX, &time, NULL);
 	if (ec->c->started_realtime_usec == 0)
-		ec->c->started_realtime_usec = time ? time : now_realtime_usec();
+		container_set_started(ec->c, time ? time : now_realtime_usec());
 	for (size_t i = 0; i < ec->n_port_fds; i++)
 		ec->port_fds[i] = fd_close(ec->port_fds[i]);
 	ec->n_port_fds = 0;

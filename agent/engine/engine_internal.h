@@ -225,6 +225,8 @@ int engine_containers_init(struct engine_task *et);
 void engine_containers_done(struct engine_task *et);
 struct engine_container *engine_container_find(struct engine_task *et, const char *name);
 void container_reach(struct engine_container *ec, enum task_status status);
+/* Its first start, as ecs-task or the store tells it; 0: none. */
+void container_set_started(struct container *c, uint64_t realtime_usec);
 /* "<name>: <text>"; the first one stays. */
 void container_set_reason(struct engine_container *ec, const char *name, const char *text);
 /* It has failed on its way: wanted no more. name is used where err has none. */

@@ -241,7 +241,7 @@ static int read_container(const struct state_container *row, void *userdata)
 	c->cgroup_id = row->cgroup_id;
 	c->restart_count = row->restart_count;
 	c->created_realtime_usec = row->created_usec;
-	c->started_realtime_usec = row->started_usec;
+	container_set_started(c, row->started_usec);
 	c->finished_realtime_usec = row->finished_usec;
 	return r;
 }

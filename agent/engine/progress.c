@@ -79,9 +79,8 @@ static bool is_satisfied(const struct container *dependency, enum dependency_con
 
 static enum dependency_state check_one(const struct container *container,
                                        const struct dependency *edge,
-                                       const struct container *dependency,
-                                       uint64_t now_realtime_usec, uint64_t *ret_deadline,
-                                       struct err *err)
+                                       const struct container *dependency, uint64_t now_usec,
+                                       uint64_t *ret_deadline, struct err *err)
 {
 	uint64_t end;
 
@@ -106,11 +105,11 @@ static enum dependency_state check_one(const struct container *container,
 		return DEPENDENCIES_NEVER;
 	}
 	if (edge->condition == DEPENDENCY_START || dependency->start_timeout_usec == 0 ||
-	    dependency->started_realtime_usec == 0 || container->known >= TASK_STATUS_CREATED)
+	    dependency->started_usec == 0 || container->known >= TASK_STATUS_CREATED)
 		return DEPENDENCIES_WAIT;
 
-	end = dependency->started_realtime_usec + dependency->start_timeout_usec;
-	if (now_realtime_usec >= end) {
+	end = dependency->started_usec + dependency->start_timeout_usec;
+	if (now_usec >= end) {
 		err_text(
 			err, 0,
 			"dependency graph: container ordering dependency [%s] for target [%s] has timed out",
@@ -123,8 +122,7 @@ static enum dependency_state check_one(const struct container *container,
 }
 
 enum dependency_state dependencies_check(const struct task *task, const struct container *container,
-                                         uint64_t now_realtime_usec, uint64_t *ret_deadline,
-                                         struct err *err)
+                                         uint64_t now_usec, uint64_t *ret_deadline, struct err *err)
 {
 	enum dependency_state worst = DEPENDENCIES_MET, state;
 
@@ -137,8 +135,7 @@ enum dependency_state dependencies_check(const struct task *task, const struct c
 			         edge->container);
 			return DEPENDENCIES_NEVER;
 		}
-		state = check_one(container, edge, dependency, now_realtime_usec, ret_deadline,
-		                  err);
+		state = check_one(container, edge, dependency, now_usec, ret_deadline, err);
 		if (state == DEPENDENCIES_NEVER)
 			return state;
 		if (state > worst)

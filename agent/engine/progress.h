@@ -26,10 +26,10 @@ enum dependency_state {
  *   COMPLETE  it has ended with an exit code
  *   SUCCESS   it has ended with exit code 0
  * A startTimeout of the dependency counts from its start, for COMPLETE and SUCCESS; *ret_deadline
- * is lowered to when it ends (realtime, UINT64_MAX: never).
+ * is lowered to when it ends (monotonic as now_usec, UINT64_MAX: never).
  */
 enum dependency_state dependencies_check(const struct task *task, const struct container *container,
-                                         uint64_t now_realtime_usec, uint64_t *ret_deadline,
+                                         uint64_t now_usec, uint64_t *ret_deadline,
                                          struct err *err);
 
 /* Containers stop in reverse: is every container that depends on this one STOPPED? */

@@ -238,7 +238,7 @@ static void merge_container(struct engine_container *ec, struct json_object *ent
 	ec->restart_due = false;
 	if (json_get_u64(entry, "startedTime", INT64_MAX, &time, NULL) == 0 && time > 0 &&
 	    ec->c->started_realtime_usec == 0)
-		ec->c->started_realtime_usec = time;
+		container_set_started(ec->c, time);
 
 	if (json_get(entry, "health"))
 		container_health(ec, json_get(entry, "health"));

@@ -124,6 +124,7 @@ struct container {
 	size_t n_bindings;
 	uint64_t created_realtime_usec, started_realtime_usec, /* of the first start */
 		finished_realtime_usec;                        /* 0 unknown */
+	uint64_t started_usec;                                 /* monotonic; not persisted */
 	uint64_t restart_count;                                /* by its restart policy */
 	uint64_t cgroup_id;                                    /* cgroup2 id, 0 unknown */
 	/* The last health check, as ecs-task told it; not persisted, since ecs-task has it. */

@@ -128,7 +128,7 @@ static bool dependencies_allow(struct engine_container *ec)
 	uint64_t deadline = UINT64_MAX;
 	struct err err = {0};
 
-	switch (dependencies_check(ec->et->task, ec->c, now_realtime_usec(), &deadline, &err)) {
+	switch (dependencies_check(ec->et->task, ec->c, now_usec(), &deadline, &err)) {
 	case DEPENDENCIES_MET:
 		return true;
 	case DEPENDENCIES_WAIT:
@@ -279,7 +279,7 @@ static int on_wake(sd_event_source *source, uint64_t usec, void *userdata)
  * while something is waited for that has a limit. */
 static uint64_t next_look_usec(struct engine_task *et)
 {
-	uint64_t now_realtime = now_realtime_usec(), wait = UINT64_MAX;
+	uint64_t now = now_usec(), wait = UINT64_MAX;
 
 	for (size_t i = 0; i < et->task->n_containers; i++) {
 		struct engine_container *ec = &et->containers[i];
@@ -289,9 +289,9 @@ static uint64_t next_look_usec(struct engine_task *et)
 			continue;
 		if (ec->waiting_since_usec != 0 && wait > WAITING_LOOK_USEC)
 			wait = WAITING_LOOK_USEC;
-		(void)dependencies_check(et->task, ec->c, now_realtime, &deadline, NULL);
-		if (deadline != UINT64_MAX && deadline - now_realtime < wait)
-			wait = deadline > now_realtime ? deadline - now_realtime : 0;
+		(void)dependencies_check(et->task, ec->c, now, &deadline, NULL);
+		if (deadline != UINT64_MAX && deadline - now < wait)
+			wait = deadline > now ? deadline - now : 0;
 	}
 	return wait;
 }

@@ -55,13 +55,16 @@ void teardown_accepted(struct engine *engine, const char *arn)
 void teardown_arm_cleanup(struct engine_task *et)
 {
 	const struct config *config = et->engine->o.config;
-	uint64_t now = now_realtime_usec(), end, wait;
+	uint64_t now = now_realtime_usec(), all, end, wait;
 
 	if (et->cleanup || et->cleanup_due)
 		return;
-	end = et->task->stopped_realtime_usec + config->task_cleanup_wait_usec +
+	all = config->task_cleanup_wait_usec +
 	      (uint64_t)((double)config->task_cleanup_wait_jitter_usec * random_fraction());
+	end = et->task->stopped_realtime_usec + all;
 	wait = end > now ? end - now : 0;
+	if (wait > all)
+		wait = all; /* the clock has been set back since */
 	(void)loop_add_timer(et->engine->loop, wait, SECOND_USEC, on_cleanup, et, &et->cleanup);
 }
 

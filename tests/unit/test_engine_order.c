@@ -3,7 +3,25 @@
 #include <string.h>
 
 #include "lib/json.h"
+#include "lib/loop.h"
 #include "tests/unit/engine_world.h"
+
+#define HOUR_USEC (3600ll * 1000 * 1000)
+
+static int64_t clock_step_usec;
+
+uint64_t __real_now_realtime_usec(void);
+uint64_t __wrap_now_realtime_usec(void);
+uint64_t __wrap_now_realtime_usec(void)
+{
+	return __real_now_realtime_usec() + (uint64_t)clock_step_usec;
+}
+
+static int set_clock_right(void **state)
+{
+	clock_step_usec = 0;
+	return world_teardown(state);
+}
 
 static void test_dependencies_order_starts_and_reverse_order_stops(void **state)
 {
@@ -100,6 +118,52 @@ static unsigned int pulls_before_dependency(struct world *world)
 	return world_count(world, "pull:registry/app:1");
 }
 
+static void test_start_timeout_is_not_over_because_the_clock_is_set(void **state)
+{
+	struct world *world = *state;
+
+	world_payload(
+		world, "m-1", 1,
+		world_task("t1",
+	                   "{\"name\":\"app\",\"image\":\"a\",\"essential\":true,\"dependsOn\":["
+	                   "{\"containerName\":\"init\",\"condition\":\"SUCCESS\"}]},"
+	                   "{\"name\":\"init\",\"image\":\"b\",\"essential\":false,"
+	                   "\"startTimeout\":600},"
+	                   "{\"name\":\"side\",\"image\":\"c\",\"essential\":false}",
+	                   NULL));
+	world_wait_word(world, "start:init", 1);
+	world_wait_word(world, "start:side", 1);
+	world_settle(world);
+	clock_step_usec = HOUR_USEC;
+	world_exit(world, "t1", "side", 0, false); /* all of the task is looked at */
+	world_settle(world);
+	world_exit(world, "t1", "init", 0, false);
+	world_wait_word(world, "start:app", 1);
+}
+
+static int accept_event(uint64_t id, const char *task_arn, const char *body, void *userdata)
+{
+	(void)task_arn;
+	(void)body;
+	return state_remove_event(userdata, id);
+}
+
+static void test_a_clock_that_is_set_back_keeps_no_record_for_longer(void **state)
+{
+	struct world *world = *state;
+
+	world->config.task_cleanup_wait_usec = 1000;
+	world_run_one(world, "t1");
+	world_exit(world, "t1", "app", 0, false);
+	world_wait_word(world, "reap:t1", 1);
+	world_settle(world);
+	assert_int_equal(state_read_events(world->state, accept_event, world->state, NULL), 0);
+	clock_step_usec = -HOUR_USEC;
+	world_stop_engine(world);
+	world_start_engine(world);
+	world_wait_known(world, "t1", TASK_STATUS_NONE);
+}
+
 static void test_dependents_are_pulled_up_front_where_asked_for(void **state)
 {
 	struct world *world = *state;
@@ -189,12 +253,16 @@ static void test_supervisor_is_told_in_which_order_to_stop(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, world_teardown)
 
+#define CLOCK_TEST(f) cmocka_unit_test_setup_teardown(f, world_setup, set_clock_right)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_dependencies_order_starts_and_reverse_order_stops),
 		TEST(test_dependency_that_fails_ends_its_dependents_with_143),
 		TEST(test_dependency_that_takes_longer_than_its_start_timeout),
+		CLOCK_TEST(test_start_timeout_is_not_over_because_the_clock_is_set),
+		CLOCK_TEST(test_a_clock_that_is_set_back_keeps_no_record_for_longer),
 		TEST(test_dependents_are_pulled_up_front_where_asked_for),
 		TEST(test_links_order_starts_and_stops),
 		TEST(test_circular_links_stop_the_task_at_once),

@@ -96,8 +96,8 @@ static void test_conditions_are_met_as_ecs_says(void **state)
 		         .has_exit_code = c->exit_code >= 0,
 		         .exit_code = c->exit_code,
 		         .start_timeout_usec = (uint64_t)c->start_timeout * 1000000,
-		         .started_realtime_usec =
-		                 c->started ? NOW - (uint64_t)c->started * 1000000 : 0},
+		         .started_realtime_usec = c->started ? 1 : 0,
+		         .started_usec = c->started ? NOW - (uint64_t)c->started * 1000000 : 0},
 		};
 		struct task task = {.containers = containers, .n_containers = 2};
 		uint64_t deadline = UINT64_MAX;
@@ -121,7 +121,7 @@ static void test_start_timeout_says_when_it_ends(void **state)
 	         .known = TASK_STATUS_RUNNING,
 	         .desired = TASK_STATUS_RUNNING,
 	         .start_timeout_usec = 10,
-	         .started_realtime_usec = NOW - 4},
+	         .started_usec = NOW - 4},
 	};
 	struct task task = {.containers = containers, .n_containers = 2};
 	uint64_t deadline = UINT64_MAX;
