@@ -24,7 +24,7 @@ static int add_path(struct policy *policy, const char *path, struct err *err)
 		                path);
 	if (policy->n_host_paths == POLICY_PATHS_MAX)
 		return err_text(err, -EINVAL, "ECS_ALLOWED_HOST_PATHS has more than %d paths",
-		                POLICY_PATHS_MAX - 2);
+		                POLICY_PATHS_MAX);
 	while (len > 0 && path[len - 1] == '/')
 		len--;
 	policy->host_paths[policy->n_host_paths] = strndup(path, len);
@@ -45,21 +45,6 @@ static int parse_host_paths(struct policy *policy, const char *text, struct err 
 	while (r == 0 && (path = strsep(&rest, ":")))
 		r = add_path(policy, path, err);
 	return r;
-}
-
-static int add_own_paths(struct policy *policy, const char *state_dir, struct err *err)
-{
-	static const char *const names[] = {"volumes", "data"};
-	char path[4096];
-	int r;
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		snprintf(path, sizeof(path), "%s/%s", state_dir, names[i]);
-		r = add_path(policy, path, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
 }
 
 static int read_flag(const struct envfile *file, const char *name, bool *ret, struct err *err)
@@ -94,7 +79,7 @@ static int get_userns_remap(const struct envfile *file, struct policy *policy, s
 	return policy->userns_remap ? 0 : err_oom(err);
 }
 
-int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err)
+int policy_read(const char *config, struct policy *ret, struct err *err)
 {
 	_cleanup_(envfile_freep) struct envfile *file = NULL;
 	struct policy policy = {};
@@ -118,8 +103,6 @@ int policy_read(const char *config, const char *state_dir, struct policy *ret, s
 	policy.host_paths_limited = text != NULL;
 	if (r == 0 && text)
 		r = parse_host_paths(&policy, text, err);
-	if (r == 0 && text)
-		r = add_own_paths(&policy, state_dir, err);
 	if (r < 0) {
 		policy_done(&policy);
 		return r;
@@ -133,8 +116,6 @@ int policy_check_host_paths(const char *text, struct err *err)
 	struct policy policy = {};
 	int r = parse_host_paths(&policy, text, err);
 
-	if (r == 0)
-		r = add_own_paths(&policy, "", err);
 	policy_done(&policy);
 	return r;
 }

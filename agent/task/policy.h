@@ -11,7 +11,7 @@
  *
  * and how long what is left of a task is kept, ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION.
  *
- * Directories that the agent makes for tasks (<state>/volumes, <state>/data) are always allowed.
+ * The agent's own directories are host paths like any other.
  */
 #pragma once
 
@@ -35,7 +35,7 @@ struct policy {
 };
 
 /* A missing file is an empty one. -EINVAL names the setting that is wrong: nothing is guessed. */
-int policy_read(const char *config, const char *state_dir, struct policy *ret, struct err *err);
+int policy_read(const char *config, struct policy *ret, struct err *err);
 void policy_done(struct policy *policy);
 
 /* What policy_read() says of this value of ECS_ALLOWED_HOST_PATHS. */

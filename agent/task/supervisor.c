@@ -438,7 +438,7 @@ static int start(struct supervisor *s, const struct supervisor_config *config, s
 	const struct options *options = config->options;
 	int r;
 
-	r = policy_read(options->config, options->state_dir, &s->task.policy, err);
+	r = policy_read(options->config, &s->task.policy, err);
 	if (r == 0)
 		r = cgroup_root_open(NULL, config->cgroup_parent, &s->task.cgroup_root, err);
 	if (r == 0)

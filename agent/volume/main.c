@@ -187,7 +187,7 @@ static int mount_it(struct ipc_conn *conn, const struct options *options,
 	if (r == 0 && request->shared)
 		r = shared_volume_check(options->state_dir, request, err);
 	if (r == 0)
-		r = policy_read(options->config, options->state_dir, &policy, err);
+		r = policy_read(options->config, &policy, err);
 	if (r < 0)
 		return r;
 	mounter.policy = &policy;

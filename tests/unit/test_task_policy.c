@@ -19,7 +19,7 @@ static int read_text(const char *text, struct policy *policy, struct err *err)
 	assert_true(fd >= 0);
 	assert_int_equal(fd_write_all(fd, text, strlen(text)), 0);
 	fd_close(fd);
-	r = policy_read(path, "/var/lib/ecs", policy, err);
+	r = policy_read(path, policy, err);
 	unlink(path);
 	return r;
 }
@@ -29,7 +29,7 @@ static void test_without_a_file_everything_is_allowed(void **state)
 	struct policy policy;
 
 	(void)state;
-	assert_int_equal(policy_read("/nonexistent/ecs.config", "/var/lib/ecs", &policy, NULL), 0);
+	assert_int_equal(policy_read("/nonexistent/ecs.config", &policy, NULL), 0);
 	assert_false(policy.privileged_disabled);
 	assert_true(policy_allows_host_path(&policy, "/etc"));
 	policy_done(&policy);
@@ -74,8 +74,8 @@ static void test_allowed_paths_and_what_is_below(void **state)
 		{"/data/xy", false},
 		{"/", false},
 		{"/etc", false},
-		{"/var/lib/ecs/volumes/v", true},
-		{"/var/lib/ecs", false},
+		{"/var/lib/ecs/volumes/v", false},
+		{"/var/lib/ecs/data", false},
 		{"/var/lib/ecs/images/layers", false},
 	};
 	struct policy policy;
