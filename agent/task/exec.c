@@ -313,6 +313,9 @@ static void take_report(struct exec *exec, struct child_message *message)
 		exec->pid = message->pid;
 		exec->pid_fd = (int)syscall(SYS_pidfd_open, exec->pid, 0);
 		exec->result.started_realtime_usec = now_realtime_usec();
+		/* Its time was over before it was known whom to kill. */
+		if (exec->result.timed_out)
+			(void)exec_signal(exec, SIGKILL);
 	}
 	fd_close(message->console_fd);
 }

@@ -88,6 +88,19 @@ def test_a_check_that_hangs_is_killed_and_failed(task):
     assert event["exitCode"] == -1 and event["output"] == "Health check exceeded timeout (300 ms)"
 
 
+def test_a_check_that_runs_only_after_its_time_is_killed_and_failed(host, task):
+    """Its program is searched for longer than it may take, in directories that are slow to find."""
+    def fill(layer):
+        (layer / "d").mkdir()
+        for i in range(38):
+            (layer / f"l{i}").symlink_to("/d/.." * 650 + f"/l{i + 1}")
+
+    path = "PATH=" + "/l0:" * 150 + "/bin"
+    start(task, check("sleep", "1000", timeout=0.1, retries=2), "exec /bin/sleep 1000",
+          layers=[host.busybox_layer(), host.layer(fill)], config={"process": {"env": [path]}})
+    assert until(task, "UNHEALTHY")[-1]["exitCode"] == -1
+
+
 def test_a_check_that_cannot_run_is_failed_by_name(task):
     start(task, check("/no/such", retries=1))
     event = until(task, "UNHEALTHY")[-1]
