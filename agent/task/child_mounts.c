@@ -9,12 +9,12 @@
 #include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
 #include "agent/task/host_mounts.h"
+#include "agent/task/host_path.h"
 #include "agent/task/rootfs.h"
 #include "lib/fd.h"
 #include "lib/parse.h"
@@ -22,59 +22,6 @@
 const char *const child_etc_files[3] = {"hosts", "hostname", "resolv.conf"};
 
 /* --- mounts of the task --- */
-
-/* Docker makes the host directory of a bind mount that is not there. */
-static int open_source(struct child *child, const char *path)
-{
-	int fd = open(path, O_PATH | O_CLOEXEC);
-	char parent[PATH_MAX];
-	int r;
-
-	if (fd >= 0 || errno != ENOENT)
-		return fd < 0 ? -errno : fd;
-
-	/* Nothing is made where nothing may be mounted from: ask for the part that exists. */
-	snprintf(parent, sizeof(parent), "%s", path);
-	for (char *slash; (slash = strrchr(parent, '/'));) {
-		char real[PATH_MAX];
-
-		*(slash == parent ? slash + 1 : slash) = '\0';
-		if (realpath(parent, real)) {
-			size_t len = strlen(real);
-
-			snprintf(real + len, sizeof(real) - len, "%s", path + strlen(parent));
-			if (!policy_allows_host_path(child->plan->policy, real)) {
-				child->where.step = CHILD_MOUNT_REFUSED;
-				return -EACCES;
-			}
-			break;
-		}
-		if (errno != ENOENT)
-			return -errno;
-	}
-	r = dir_create_all(path, 0755);
-	if (r < 0)
-		return r;
-	fd = open(path, O_PATH | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-/* The policy is about the place itself, wherever links of the host led. */
-static int check_source(struct child *child, int fd)
-{
-	char link[32], path[PATH_MAX];
-	ssize_t n;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
-	if (n < 0)
-		return -errno;
-	path[n] = '\0';
-	if (policy_allows_host_path(child->plan->policy, path))
-		return 0;
-	child->where.step = CHILD_MOUNT_REFUSED;
-	return -EACCES;
-}
 
 static int set_propagation(int fd, unsigned long propagation)
 {
@@ -116,15 +63,14 @@ static int set_bind_attr(int tree, const struct mount_spec *mount)
 static int clone_source(struct child *child, const struct mount_spec *mount,
                         enum rootfs_kind *ret_kind)
 {
-	_cleanup_close_ int source = open_source(child, mount->source);
+	bool refused = false;
+	_cleanup_close_ int source = host_path_open(child->plan->policy, mount->source, &refused);
 	struct stat st;
-	int r;
 
+	if (refused)
+		child->where.step = CHILD_MOUNT_REFUSED;
 	if (source < 0)
 		return source;
-	r = check_source(child, source);
-	if (r < 0)
-		return r;
 	if (fstat(source, &st) < 0)
 		return -errno;
 	*ret_kind = S_ISDIR(st.st_mode) ? ROOTFS_DIRECTORY : ROOTFS_FILE;
