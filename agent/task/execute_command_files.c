@@ -7,9 +7,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -224,29 +226,72 @@ static bool is_over(int fd, uint64_t keep_usec)
 	       flock(fd, LOCK_EX | LOCK_NB) == 0;
 }
 
-static void remove_old_logs(int logs_fd, uint64_t keep_usec)
+/* The next that is over, locked; name: of NAME_MAX + 1 bytes. -ENOENT: none is left. */
+static int find_old_logs(DIR *dir, uint64_t keep_usec, char *name)
 {
-	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
-	size_t n = 0;
 
-	if (dir_open(logs_fd, ".", &dir) < 0)
-		return; /* tried again by the next container */
-	while (n < REMOVED_AT_ONCE && (entry = readdir(dir))) {
+	while ((entry = readdir(dir))) {
 		_cleanup_close_ int fd = -EBADF;
-		int r;
 
 		if (!name_is_component(entry->d_name, TASK_ID_MAX))
 			continue;
-		fd = openat(logs_fd, entry->d_name,
+		fd = openat(dirfd(dir), entry->d_name,
 		            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0 || !is_over(fd, keep_usec))
 			continue;
-		n++;
-		r = dir_remove_all(logs_fd, entry->d_name);
-		if (r < 0)
-			log_warning(NULL, r, "remove the ECS Exec logs of task %s", entry->d_name);
+		snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
+		return TAKE_FD(fd);
 	}
+	return -ENOENT;
+}
+
+/* In the child. It must hold nothing of the supervisor's: pipes, sockets, locks on layers. */
+static void become_remover(int logs_fd, int lock_fd)
+{
+	const int keep[] = {logs_fd < lock_fd ? logs_fd : lock_fd,
+	                    logs_fd < lock_fd ? lock_fd : logs_fd};
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
+	    fd_close_from(STDERR_FILENO + 1, keep, ARRAY_SIZE(keep)) < 0)
+		_exit(1);
+	log_init("ecs-task"); /* that descriptor is closed, too */
+}
+
+static _Noreturn void remove_in_child(int logs_fd, int lock_fd, char *name, uint64_t keep_usec)
+{
+	DIR *dir;
+
+	become_remover(logs_fd, lock_fd);
+	if (dir_open(logs_fd, ".", &dir) < 0)
+		_exit(1);
+	for (int i = 0; i < REMOVED_AT_ONCE && lock_fd >= 0; i++) {
+		int r = dir_remove_all(logs_fd, name);
+
+		if (r < 0)
+			log_warning(NULL, r, "remove the ECS Exec logs of task %s", name);
+		fd_close(lock_fd);
+		lock_fd = find_old_logs(dir, keep_usec, name);
+	}
+	_exit(0);
+}
+
+/*
+ * In a child that nobody waits for: containers wrote these directories, as large and as deep as
+ * they liked, and the task that comes next must not wait for it. The child's copy of the descriptor
+ * keeps the lock, so that no other supervisor removes the same.
+ */
+static void remove_old_logs(int logs_fd, uint64_t keep_usec)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	_cleanup_close_ int lock_fd = -EBADF;
+	char name[NAME_MAX + 1];
+
+	if (dir_open(logs_fd, ".", &dir) < 0)
+		return; /* tried again by the next container */
+	lock_fd = find_old_logs(dir, keep_usec, name);
+	if (lock_fd >= 0 && fork() == 0)
+		remove_in_child(logs_fd, lock_fd, name, keep_usec);
 }
 
 /* The task's own, held by a lock: anew if another supervisor removed it before we had that. */

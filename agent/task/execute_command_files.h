@@ -13,7 +13,8 @@
  * Configuration is made where it is missing, under names that hash the content, so that all
  * containers which want the same share it. Log directories of tasks that have ended are removed
  * after the time for which ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION keeps a task, when the next one is
- * made; the lock that each task holds on its own says which have ended.
+ * made; the lock that each task holds on its own says which have ended. A child process does that,
+ * whose end the caller's loop collects like that of any orphan.
  */
 #pragma once
 
