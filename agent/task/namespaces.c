@@ -125,11 +125,24 @@ static void unmount(char *dir)
 	dir[0] = '\0';
 }
 
+/*
+ * Its end takes all others of its namespace along, and waits until they have been collected. What
+ * was started by us there (containers, execs) is ours to collect, though it is not its parent.
+ */
+static void end_pause_process(pid_t pause_pid)
+{
+	pid_t pid;
+
+	(void)kill(pause_pid, SIGKILL); /* ours, and not collected */
+	do
+		pid = waitpid(-1, NULL, 0);
+	while (pid >= 0 ? pid != pause_pid : errno == EINTR);
+}
+
 void namespaces_close(struct namespaces *namespaces)
 {
 	if (namespaces->pause_pid > 0) {
-		(void)kill(namespaces->pause_pid, SIGKILL); /* ours, and not collected */
-		(void)waitpid(namespaces->pause_pid, NULL, 0);
+		end_pause_process(namespaces->pause_pid);
 		namespaces->pause_pid = 0;
 	}
 	namespaces->pid_ns_fd = fd_close(namespaces->pid_ns_fd);

@@ -66,6 +66,8 @@ struct namespaces_config {
  */
 int namespaces_open(const struct task_spec *spec, const struct namespaces_config *config,
                     struct namespaces *ret, struct err *err);
+/* Ends what runs in a process namespace of the task; children of ours that end meanwhile are
+ * collected, and their ends are told to nobody. */
 void namespaces_close(struct namespaces *namespaces);
 
 /* The flags of clone3(2) for the first process of a container, or what prepares it. */
