@@ -14,6 +14,7 @@
 #include "agent/engine/health.h"
 #include "agent/engine/links.h"
 #include "agent/engine/refuse.h"
+#include "agent/engine/security.h"
 #include "lib/json.h"
 #include "lib/parse.h"
 
@@ -383,10 +384,16 @@ static int check_host_config(struct json_object *host_config, enum network_mode 
 		r = json_optional(json_get_bool(host_config, "Privileged", &privileged, err));
 	if (r < 0)
 		return r;
-	if (privileged && policy->privileged_disabled)
+	if (!policy->privileged_disabled)
+		return 0;
+	if (privileged)
 		return err_text(
 			err, -EPERM,
 			"privileged is not allowed on this container instance (ECS_DISABLE_PRIVILEGED)");
+	if (security_opens_system_paths(host_config))
+		return err_text(err, -EPERM,
+		                "dockerSecurityOptions: systempaths=unconfined is not allowed on "
+		                "this container instance (ECS_DISABLE_PRIVILEGED)");
 	return 0;
 }
 

@@ -161,6 +161,23 @@ static int read_options(const struct task *task, const struct container *c,
 	return r;
 }
 
+bool security_opens_system_paths(struct json_object *host_config)
+{
+	struct json_object *list = json_get(host_config, "SecurityOpt");
+
+	if (!json_object_is_type(list, json_type_array))
+		return false; /* refused when it is read */
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		struct json_object *item = json_object_array_get_idx(list, i);
+		const char *option = item ? json_object_get_string(item) : "";
+		size_t len = strcspn(option, "=:");
+
+		if (len == strlen("systempaths") && strncmp(option, "systempaths", len) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* --- writing the specification --- */
 
 static int add_seccomp(const struct security *s, struct json_object *container)

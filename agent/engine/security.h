@@ -6,7 +6,8 @@
  *   seccomp=unconfined|builtin|/path/of/profile.json|{"defaultAction":...}
  *   apparmor=PROFILE|unconfined
  *   label=disable|user:USER|role:ROLE|type:TYPE|filetype:TYPE|level:LEVEL
- *   systempaths=unconfined      nothing in /proc and /sys is masked or read-only
+ *   systempaths=unconfined      nothing in /proc and /sys is masked or read-only; refused where
+ *                               ECS_DISABLE_PRIVILEGED is set
  *
  * The last of a kind counts; labels add up. What is none of these is refused by name. Whether the
  * host can do it is found out by ecs-task, which refuses as well.
@@ -27,6 +28,9 @@
 int security_apply(const struct task *task, const struct container *c,
                    const struct spec_options *options, struct json_object *container,
                    struct json_object *config, struct err *err);
+
+/* Does one of them leave the host's /proc and /sys open (systempaths). */
+bool security_opens_system_paths(struct json_object *host_config);
 
 /* SELinux labels of a process and of its files. */
 struct security_labels {

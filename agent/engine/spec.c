@@ -20,6 +20,7 @@
 #include "agent/engine/spec_resources.h"
 #include "agent/engine/volumes.h"
 #include "agent/logs/options.h"
+#include "agent/task/default_paths.h"
 #include "lib/json.h"
 #include "lib/parse.h"
 #include "lib/spool.h"
@@ -96,17 +97,10 @@ static int add_strings(struct json_object *obj, const char *name, const char *co
 	return 0;
 }
 
-/* Source: moby oci/defaults.go, masked and read-only paths of Linux containers. */
 static int add_paths(struct json_object *linux_obj)
 {
-	static const char *const masked[] = {
-		"/proc/asound",     "/proc/acpi",        "/proc/interrupts",
-		"/proc/kcore",      "/proc/keys",        "/proc/latency_stats",
-		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
-		"/proc/scsi",       "/sys/firmware",     "/sys/devices/virtual/powercap",
-	};
-	static const char *const readonly[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
-	                                       "/proc/sysrq-trigger"};
+	static const char *const masked[] = DEFAULT_MASKED_PATHS;
+	static const char *const readonly[] = DEFAULT_READONLY_PATHS;
 
 	if (add_strings(linux_obj, "maskedPaths", masked, ARRAY_SIZE(masked)) < 0)
 		return -ENOMEM;

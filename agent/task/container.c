@@ -19,6 +19,7 @@
 #include "agent/task/health.h"
 #include "agent/task/host_devices.h"
 #include "agent/task/rootfs.h"
+#include "agent/task/unprivileged.h"
 #include "lib/fd.h"
 #include "lib/json.h"
 #include "lib/log.h"
@@ -229,6 +230,16 @@ static int make_filter(struct container *container, struct err *err)
 	                           err);
 }
 
+/* On the OCI command line there are no defaults, and root of the host asks. */
+static int check_privileges(const struct container *container, struct err *err)
+{
+	const struct container_spec *spec = container->spec;
+
+	if (!container->task->policy.privileged_disabled || (spec->bare && !spec->privileged))
+		return 0;
+	return unprivileged_check(spec, err);
+}
+
 static int build(struct container *container, struct err *err)
 {
 	const struct container_spec *spec = container->spec;
@@ -238,12 +249,9 @@ static int build(struct container *container, struct err *err)
 	container->id = strdup(spec->id);
 	if (!container->name || !container->id)
 		return err_oom(err);
-	if (spec->privileged && container->task->policy.privileged_disabled)
-		return err_text(err, -EPERM,
-		                "container %s is privileged, which ECS_DISABLE_PRIVILEGED forbids",
-		                spec->name);
-
-	r = host_devices_add(container->spec, err);
+	r = check_privileges(container, err);
+	if (r == 0)
+		r = host_devices_add(container->spec, err);
 	if (r == 0)
 		r = container_choose_userns(container, err);
 	if (r == 0)

@@ -1,7 +1,7 @@
 /*
  * What root's own configuration (ecs.config, which ecs-agent cannot write) lets containers have:
  *
- *   ECS_DISABLE_PRIVILEGED=true                  no privileged containers
+ *   ECS_DISABLE_PRIVILEGED=true                  no privileged containers (unprivileged.h)
  *   ECS_DISABLE_HOST_PID_IPC=true                no pidMode host, no ipcMode host
  *   ECS_ALLOWED_HOST_PATHS=/srv:/data/x          bind mounts and seccomp profiles only of these and
  *                                                what is below;

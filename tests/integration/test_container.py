@@ -456,3 +456,20 @@ def test_privileged_is_refused_by_root_s_configuration(host, value):
         task.create(["/bin/true"], privileged=True)
     assert error.value.name == "CannotCreateContainerError"
     assert task.run(["/bin/true"])["exitCode"] == 0
+
+
+def test_what_only_privileged_containers_have_is_refused_with_them(host):
+    host.config.write_text("ECS_DISABLE_PRIVILEGED=true\n")
+    task = Task(host)
+    device = {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}
+    for refused, names in (
+        ({"maskedPaths": []}, "linux.maskedPaths is without /proc/asound"),
+        ({"readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"]},
+         "linux.readonlyPaths is without /proc/sysrq-trigger"),
+        ({"resources": {"devices": [device, {"allow": True}]}}, r"devices\[1\] lets use more"),
+        ({"resources": {"devices": [device | {"minor": -1}]}}, r"devices\[0\] lets use more"),
+    ):  # fmt: skip
+        with pytest.raises(RequestError, match=f"{names}.*, which ECS_DISABLE_PRIVILEGED forbids"):
+            task.create(["/bin/true"], config={"linux": refused})
+    allowed = {"resources": {"devices": [device, {"allow": True, "access": "m"}]}}
+    assert task.run(["/bin/true"], config={"linux": allowed})["exitCode"] == 0

@@ -244,6 +244,8 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 		{"", "", "\\\"Frobnicate\\\":1", "", "Frobnicate"},
 		{"", "", "\\\"NetworkMode\\\":\\\"host\\\"", "", "NetworkMode"},
 		{"", "", "\\\"Privileged\\\":true", "", "ECS_DISABLE_PRIVILEGED"},
+		{"", "", "\\\"SecurityOpt\\\":[\\\"systempaths=unconfined\\\"]", "",
+	         "systempaths=unconfined is not allowed"},
 		{"", "", "", "\\\"Healthcheck\\\":{\\\"Test\\\":[\\\"CMD\\\"]}",
 	         "nothing after CMD"},
 		{"", "", "", "\\\"Healthcheck\\\":{\\\"Test\\\":[\\\"SHELL\\\",\\\"x\\\"]}",
