@@ -1,40 +1,10 @@
-/*
- * The bridge that containers in bridge mode are connected to, with the host's address on it.
- * Addresses are in host byte order.
- */
+/* The bridge that containers in bridge mode are connected to, with the host's address on it. */
 #pragma once
 
-#include "lib/envfile.h"
 #include "lib/err.h"
-
-#include <net/if.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include "netns/bridge_config.h"
 
 struct nl_sock;
-
-struct bridge {
-	char name[IFNAMSIZ];
-	uint32_t subnet;
-	unsigned prefix;  /* 8 to 29 */
-	uint32_t address; /* the bridge's own: the first of the subnet */
-};
-
-#define BRIDGE_ADDRESS_TEXT_MAX sizeof("255.255.255.255/32")
-
-/* ECS_BRIDGE_NAME and ECS_BRIDGE_SUBNET, or their defaults. -EINVAL names the bad one. */
-int bridge_configure(const struct envfile *config, struct bridge *ret, struct err *err);
-
-/* Can a container have this address: in the subnet, not its first, network or broadcast one. */
-bool bridge_can_give(const struct bridge *bridge, uint32_t address);
-
-/* "172.29.0.0", and with a prefix. buf: BRIDGE_ADDRESS_TEXT_MAX bytes; returns buf. */
-const char *address_to_string(uint32_t address, char *buf);
-const char *bridge_subnet_to_string(const struct bridge *bridge, char *buf);
-
-/* The MAC address that belongs to an IPv4 address, 0a:58 and its bytes: a container that gets a
- * used address has the used MAC too, so no neighbour cache is wrong. */
-void address_to_mac(uint32_t address, uint8_t mac[6]);
 
 /*
  * Make the bridge, or what is missing of it: up, its address and MAC, the MTU of the interface with

@@ -163,7 +163,7 @@ static int warn_unsupported(struct config *config, const struct setting *setting
 	                   setting->note ? setting->note : "");
 }
 
-/* By the words of ecs-task, which are the same here. */
+/* By the words of ecs-task or ecs-network, which are the same here. */
 static bool is_named(const struct setting *setting, const struct err *err)
 {
 	return strncmp(err->text, setting->name, strlen(setting->name)) == 0;

@@ -24,7 +24,8 @@ enum setting_kind {
 	KIND_PULL_BEHAVIOR,
 	KIND_PORT_RANGE,
 	KIND_RATE,
-	KIND_SUBNET,
+	KIND_BRIDGE_NAME,
+	KIND_BRIDGE_SUBNET,
 	KIND_HOST_PATHS,
 	KIND_USERNS_REMAP,
 	KIND_TEXT, /* passed on or unsupported: not parsed here */

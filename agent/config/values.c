@@ -13,6 +13,7 @@
 #include "lib/json.h"
 #include "lib/parse.h"
 #include "lib/url.h"
+#include "netns/bridge_config.h"
 
 #define JSON_VALUE_MAX (64 * 1024)
 #define ITEMS_MAX      1024
@@ -397,25 +398,22 @@ static int parse_rate(struct config *config, const char *text, struct err *err)
 	return 0;
 }
 
-/* The bridge needs an address of its own and room for some containers. */
-static int parse_subnet(struct config *config, const struct setting *setting, const char *text,
-                        struct err *err)
-{
-	_cleanup_free_ char *address = strdup(text);
-	char *slash = address ? strchr(address, '/') : NULL;
-	struct in_addr in;
-	uint64_t prefix;
+/* By the functions that ecs-network works by, whose words begin with the name of the setting. */
 
-	if (!address)
-		return -ENOMEM;
-	if (slash)
-		*slash = '\0';
-	if (!slash || inet_pton(AF_INET, address, &in) != 1 ||
-	    parse_u64(slash + 1, 29, &prefix) < 0 || prefix < 8)
-		return err_text(err, -EINVAL, "it takes an IPv4 subnet such as 172.29.0.0/16");
-	if (ntohl(in.s_addr) & (UINT32_MAX >> prefix))
-		return err_text(err, -EINVAL, "it has bits set beyond its prefix");
-	return replace_string(MEMBER(config, setting, char *), text);
+static int parse_bridge_name(struct config *config, const struct setting *setting, const char *text,
+                             struct err *err)
+{
+	int r = bridge_name_configure(text, &(struct bridge){0}, err);
+
+	return r < 0 ? r : replace_string(MEMBER(config, setting, char *), text);
+}
+
+static int parse_bridge_subnet(struct config *config, const struct setting *setting,
+                               const char *text, struct err *err)
+{
+	int r = bridge_subnet_configure(text, &(struct bridge){0}, err);
+
+	return r < 0 ? r : replace_string(MEMBER(config, setting, char *), text);
 }
 
 static int parse_host_paths(struct config *config, const struct setting *setting, const char *text,
@@ -464,8 +462,10 @@ int setting_parse(struct config *config, const struct setting *setting, const ch
 		return parse_port_range(config, text, err);
 	case KIND_RATE:
 		return parse_rate(config, text, err);
-	case KIND_SUBNET:
-		return parse_subnet(config, setting, text, err);
+	case KIND_BRIDGE_NAME:
+		return parse_bridge_name(config, setting, text, err);
+	case KIND_BRIDGE_SUBNET:
+		return parse_bridge_subnet(config, setting, text, err);
 	case KIND_HOST_PATHS:
 		return parse_host_paths(config, setting, text, err);
 	case KIND_USERNS_REMAP:
@@ -525,7 +525,8 @@ void setting_print(const struct config *config, const struct setting *setting, F
 	case KIND_STRING:
 	case KIND_WORD:
 	case KIND_URL:
-	case KIND_SUBNET:
+	case KIND_BRIDGE_NAME:
+	case KIND_BRIDGE_SUBNET:
 	case KIND_HOST_PATHS:
 	case KIND_USERNS_REMAP:
 		text = *MEMBER(config, setting, char *);

@@ -1,9 +1,12 @@
-/* A bitmap over the subnet; network, broadcast and gateway are taken from the start. */
+/* A bitmap over the subnet, of 2 MiB at most, which takes memory only where addresses were given;
+ * network, broadcast and gateway are taken from the start. */
 #include "agent/engine/addresses.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdbool.h>
+
+#include "netns/protocol.h"
 
 struct addresses {
 	uint32_t first; /* network address, host byte order */
@@ -49,9 +52,9 @@ int addresses_new(const char *gateway, unsigned int prefix, struct addresses **r
 	struct in_addr in;
 	uint32_t n;
 
-	if (prefix < 16 || prefix > 29)
-		return err_text(err, -EINVAL, "bridge subnet has prefix length %u, not 16 to 29",
-		                prefix);
+	if (prefix < NETWORK_BRIDGE_PREFIX_MIN || prefix > NETWORK_BRIDGE_PREFIX_MAX)
+		return err_text(err, -EINVAL, "bridge subnet has prefix length %u, not %d to %d",
+		                prefix, NETWORK_BRIDGE_PREFIX_MIN, NETWORK_BRIDGE_PREFIX_MAX);
 	if (inet_pton(AF_INET, gateway, &in) != 1)
 		return err_text(err, -EINVAL, "bridge address '%s' is no IPv4 address", gateway);
 

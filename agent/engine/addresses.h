@@ -11,7 +11,8 @@
 
 struct addresses;
 
-/* gateway ("172.29.0.1") is the bridge's own, prefix 16 to 29. -EINVAL with err otherwise. */
+/* gateway ("172.29.0.1") is the bridge's own, prefix NETWORK_BRIDGE_PREFIX_MIN to _MAX. -EINVAL
+ * with err otherwise. */
 int addresses_new(const char *gateway, unsigned int prefix, struct addresses **ret,
                   struct err *err);
 struct addresses *addresses_free(struct addresses *addresses);

@@ -141,7 +141,6 @@ def test_host_refuses_the_bridge_of_somebody_else(lab):
         ("ECS_BRIDGE_NAME", "a/b"),
         ("ECS_BRIDGE_NAME", 'x"; flush ruleset'),
         ("ECS_BRIDGE_NAME", ".."),
-        ("ECS_BRIDGE_NAME", ""),
         ("ECS_BRIDGE_NAME", "all"),
         ("ECS_BRIDGE_SUBNET", "172.29.0.0"),
         ("ECS_BRIDGE_SUBNET", "172.29.0.0/7"),

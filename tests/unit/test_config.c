@@ -292,9 +292,13 @@ static void test_fatal_values_end_the_start_and_are_named(void **state)
 		{"ECS_BACKEND_HOST=a b", "blank"},
 		{"ECS_BRIDGE_NAME=much-too-long-a-name", "15"},
 		{"ECS_BRIDGE_NAME=a/b", "ECS_BRIDGE_NAME"},
-		{"ECS_BRIDGE_SUBNET=172.29.0.0", "subnet"},
+		{"ECS_BRIDGE_NAME=all", "ECS_BRIDGE_NAME=all: must be"},
+		{"ECS_BRIDGE_SUBNET=172.29.0.0", "prefix of 8 to 29"},
 		{"ECS_BRIDGE_SUBNET=172.29.0.1/16", "beyond"},
-		{"ECS_BRIDGE_SUBNET=172.29.0.0/33", "subnet"},
+		{"ECS_BRIDGE_SUBNET=10.0.0.0/7", "prefix of 8 to 29"},
+		{"ECS_BRIDGE_SUBNET=172.29.0.0/30", "prefix of 8 to 29"},
+		{"ECS_BRIDGE_SUBNET=127.0.0.0/8", "ECS_BRIDGE_SUBNET=127.0.0.0/8: loopback"},
+		{"ECS_BRIDGE_SUBNET=169.0.0.0/8", "link-local"},
 	};
 
 	(void)state;

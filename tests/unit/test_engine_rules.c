@@ -11,6 +11,7 @@
 #include "agent/engine/image_auth.h"
 #include "agent/engine/progress.h"
 #include "lib/json.h"
+#include "netns/protocol.h"
 
 /* Dependencies. */
 
@@ -287,13 +288,28 @@ static void test_addresses_are_unique_and_rest_before_they_come_again(void **sta
 	assert_int_equal(addresses_take(addresses, address), -ENOSPC);
 }
 
+static void test_the_widest_subnet_has_all_of_its_addresses(void **state)
+{
+	_cleanup_(addresses_freep) struct addresses *addresses = NULL;
+	char address[16];
+
+	(void)state;
+	assert_int_equal(addresses_new("10.0.0.1", NETWORK_BRIDGE_PREFIX_MIN, &addresses, NULL), 0);
+	addresses_mark(addresses, "10.255.255.253");
+	assert_int_equal(addresses_take(addresses, address), 0);
+	assert_string_equal(address, "10.255.255.254");
+	assert_int_equal(addresses_take(addresses, address), 0);
+	assert_string_equal(address, "10.0.0.2");
+	assert_int_equal(addresses_count(addresses), 3);
+}
+
 static void test_bridges_that_cannot_be_are_refused(void **state)
 {
 	struct addresses *addresses = NULL;
 
 	(void)state;
 	assert_int_equal(addresses_new("10.0.0.1", 30, &addresses, NULL), -EINVAL);
-	assert_int_equal(addresses_new("10.0.0.1", 8, &addresses, NULL), -EINVAL);
+	assert_int_equal(addresses_new("10.0.0.1", 7, &addresses, NULL), -EINVAL);
 	assert_int_equal(addresses_new("10.0.0", 24, &addresses, NULL), -EINVAL);
 }
 
@@ -376,6 +392,7 @@ int main(void)
 		cmocka_unit_test(test_reservation_counts_instead_of_the_hard_limit),
 		cmocka_unit_test(test_fixed_ports_are_taken_per_protocol),
 		cmocka_unit_test(test_addresses_are_unique_and_rest_before_they_come_again),
+		cmocka_unit_test(test_the_widest_subnet_has_all_of_its_addresses),
 		cmocka_unit_test(test_bridges_that_cannot_be_are_refused),
 		cmocka_unit_test(test_registry_of_a_reference),
 		cmocka_unit_test(test_ecr_pull_uses_the_role_that_the_task_names),
