@@ -55,6 +55,55 @@ static int default_mtu(struct nl_sock *sock, unsigned *ret, struct err *err)
 	return 0;
 }
 
+static bool is_bridge(struct rtnl_link *link)
+{
+	const char *type = rtnl_link_get_type(link);
+
+	return type && strcmp(type, "bridge") == 0;
+}
+
+/* A bridge whose MAC address is one of address_to_mac(), of whichever subnet. */
+static bool is_ours(struct rtnl_link *link)
+{
+	static const uint8_t mark[] = {MAC_FIRST, MAC_SECOND};
+	struct nl_addr *mac = rtnl_link_get_addr(link);
+
+	return is_bridge(link) && mac && nl_addr_get_len(mac) == ETH_ALEN &&
+	       memcmp(nl_addr_get_binary_addr(mac), mark, sizeof(mark)) == 0;
+}
+
+static int other_address_error(const struct bridge *bridge, struct nl_sock *sock, uint32_t value,
+                               unsigned prefix, struct err *err)
+{
+	_cleanup_(rtnl_link_putp) struct rtnl_link *link = NULL;
+	char text[BRIDGE_ADDRESS_TEXT_MAX], subnet[BRIDGE_ADDRESS_TEXT_MAX];
+	bool ours = rtnl_link_get_kernel(sock, 0, bridge->name, &link) == 0 && is_ours(link);
+
+	return err_text(err, -EEXIST,
+	                "bridge %s has the address %s/%u already, which is not that of "
+	                "ECS_BRIDGE_SUBNET=%s: %s",
+	                bridge->name, address_to_string(value, text), prefix,
+	                bridge_subnet_to_string(bridge, subnet),
+	                ours ? "remove the bridge (ecs-network --remove) or use another name"
+	                     : "it was made by something else, so choose another ECS_BRIDGE_NAME");
+}
+
+static int overlap_error(const struct bridge *bridge, struct rtnl_addr *address, uint32_t value,
+                         unsigned prefix, struct err *err)
+{
+	char text[BRIDGE_ADDRESS_TEXT_MAX], subnet[BRIDGE_ADDRESS_TEXT_MAX];
+	char device[IFNAMSIZ] = "";
+
+	return err_text(err, -EEXIST,
+	                "ECS_BRIDGE_SUBNET=%s overlaps with %s/%u of %s: choose a subnet that the "
+	                "host does not use",
+	                bridge_subnet_to_string(bridge, subnet), address_to_string(value, text),
+	                prefix,
+	                if_indextoname((unsigned)rtnl_addr_get_ifindex(address), device)
+	                        ? device
+	                        : "another interface");
+}
+
 /* Addresses of the host must not be in the way, and those of the bridge must be ours: a bridge
  * with another address is somebody else's, or is left from another subnet. */
 static int addresses_check(const struct bridge *bridge, struct nl_sock *sock, int ifindex,
@@ -69,8 +118,6 @@ static int addresses_check(const struct bridge *bridge, struct nl_sock *sock, in
 	for (struct nl_object *o = nl_cache_get_first(addresses); o; o = nl_cache_get_next(o)) {
 		struct rtnl_addr *address = (struct rtnl_addr *)o;
 		struct nl_addr *local = rtnl_addr_get_local(address);
-		char text[BRIDGE_ADDRESS_TEXT_MAX], subnet[BRIDGE_ADDRESS_TEXT_MAX];
-		char device[IFNAMSIZ] = "";
 		uint32_t value, mask;
 		unsigned prefix;
 
@@ -81,26 +128,13 @@ static int addresses_check(const struct bridge *bridge, struct nl_sock *sock, in
 		prefix = (unsigned)rtnl_addr_get_prefixlen(address);
 		if (ifindex && rtnl_addr_get_ifindex(address) == ifindex) {
 			if (value != bridge->address || prefix != bridge->prefix)
-				return err_text(err, -EEXIST,
-				                "bridge %s has the address %s/%u already, which is "
-				                "not that of ECS_BRIDGE_SUBNET=%s: remove the "
-				                "bridge (ecs-network --remove) or use another name",
-				                bridge->name, address_to_string(value, text),
-				                prefix, bridge_subnet_to_string(bridge, subnet));
+				return other_address_error(bridge, sock, value, prefix, err);
 			*ret_has_address = true;
 			continue;
 		}
 		mask = prefix_mask(prefix < bridge->prefix ? prefix : bridge->prefix);
 		if ((value & mask) == (bridge->subnet & mask))
-			return err_text(
-				err, -EEXIST,
-				"ECS_BRIDGE_SUBNET=%s overlaps with %s/%u of %s: choose a "
-				"subnet that the host does not use",
-				bridge_subnet_to_string(bridge, subnet),
-				address_to_string(value, text), prefix,
-				if_indextoname((unsigned)rtnl_addr_get_ifindex(address), device)
-					? device
-					: "another interface");
+			return overlap_error(bridge, address, value, prefix, err);
 	}
 	return 0;
 }
@@ -120,9 +154,10 @@ static int link_describe(const struct bridge *bridge, unsigned mtu, struct rtnl_
 	return 0;
 }
 
-/* The link itself, down if it is new. */
+/* The link itself, down if it is new. One that is there without our mark is somebody else's, unless
+ * it has our address: then somebody has changed its MAC address. */
 static int link_create(const struct bridge *bridge, struct nl_sock *sock, unsigned mtu,
-                       struct rtnl_link **ret, struct err *err)
+                       bool has_address, struct rtnl_link **ret, struct err *err)
 {
 	_cleanup_(rtnl_link_putp) struct rtnl_link *link = NULL;
 	_cleanup_(rtnl_link_putp) struct rtnl_link *wanted = rtnl_link_bridge_alloc();
@@ -136,11 +171,17 @@ static int link_create(const struct bridge *bridge, struct nl_sock *sock, unsign
 	r = rtnl_link_get_kernel(sock, 0, bridge->name, &link);
 	if (r < 0)
 		return netlink_error(err, r, "find the bridge %s", bridge->name);
-	if (!rtnl_link_get_type(link) || strcmp(rtnl_link_get_type(link), "bridge") != 0)
+	if (!is_bridge(link))
 		return err_text(err, -EEXIST,
 		                "ECS_BRIDGE_NAME=%s: there is a link of this name, and it is no "
 		                "bridge",
 		                bridge->name);
+	if (!is_ours(link) && !has_address)
+		return err_text(
+			err, -EEXIST,
+			"ECS_BRIDGE_NAME=%s: there is a bridge of this name that was made by "
+			"something else: choose another",
+			bridge->name);
 	*ret = TAKE_PTR(link);
 	return 0;
 }
@@ -214,7 +255,7 @@ int bridge_create(const struct bridge *bridge, struct nl_sock *sock, unsigned *r
 	if (r == 0)
 		r = default_mtu(sock, &mtu, err);
 	if (r == 0)
-		r = link_create(bridge, sock, mtu, &link, err);
+		r = link_create(bridge, sock, mtu, has_address, &link, err);
 	if (r == 0)
 		r = ipv6_disable(bridge, err);
 	if (r == 0)
@@ -241,9 +282,10 @@ int bridge_remove(const struct bridge *bridge, struct nl_sock *sock, struct err 
 		return 0;
 	if (r < 0)
 		return netlink_error(err, r, "find the bridge %s", bridge->name);
-	if (!rtnl_link_get_type(link) || strcmp(rtnl_link_get_type(link), "bridge") != 0)
-		return err_text(err, -EEXIST, "%s is no bridge, so it is not removed",
-		                bridge->name);
+	if (!is_ours(link))
+		return err_text(err, -EEXIST, "ECS_BRIDGE_NAME=%s: %s %s, so it is not removed",
+		                bridge->name, bridge->name,
+		                is_bridge(link) ? "was made by something else" : "is no bridge");
 	r = rtnl_link_delete(sock, link);
 	if (r < 0 && r != -NLE_NODEV)
 		return netlink_error(err, r, "remove the bridge %s", bridge->name);

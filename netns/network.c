@@ -489,12 +489,15 @@ static int link_remove(const char *id, void *userdata, struct err *err)
 
 int network_remove(struct network *network, struct err *err)
 {
-	int r;
+	int r, r_bridge;
 
 	r = veth_foreach(&network->bridge, network->sock, link_remove, network, err);
+	if (r < 0)
+		return r;
+	/* A bridge that is not ours stays, and what is ours goes all the same. */
+	r_bridge = bridge_remove(&network->bridge, network->sock, err);
+	r = firewall_remove(network->firewall, r_bridge < 0 ? NULL : err);
 	if (r == 0)
-		r = bridge_remove(&network->bridge, network->sock, err);
-	if (r == 0)
-		r = firewall_remove(network->firewall, err);
-	return r < 0 ? r : endpoint_address_remove(err);
+		r = endpoint_address_remove(r_bridge < 0 ? NULL : err);
+	return r_bridge < 0 ? r_bridge : r;
 }

@@ -25,5 +25,6 @@ DEFINE_CLEANUP(struct network *, network_free)
 int network_handle(struct network *network, struct ipc_message *request, struct ipc_message *answer,
                    struct err *err);
 
-/* Remove everything: links, table, bridge, the host's endpoint address. Nothing there is fine. */
+/* Remove everything: links, table, bridge, the host's endpoint address. Nothing there is fine.
+ * -EEXIST: all is gone but what has the bridge's name, which is not ours. */
 int network_remove(struct network *network, struct err *err);

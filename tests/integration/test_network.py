@@ -124,14 +124,34 @@ def test_host_refuses_names_and_addresses_in_use(lab, breakage, words):
     assert lab.host.nft("list", "ruleset") == ""
 
 
-def test_host_refuses_the_bridge_of_somebody_else(lab):
+@pytest.mark.parametrize("address", ["172.17.0.1/16", None])
+def test_the_bridge_of_somebody_else_is_neither_used_nor_removed(lab, address):
     lab.host.ip("link", "add", BRIDGE, "type", "bridge")
-    lab.host.ip("address", "add", "172.17.0.1/16", "dev", BRIDGE)
+    if address:
+        lab.host.ip("address", "add", address, "dev", BRIDGE)
     before = addresses(lab.host)
     code, message = lab.agent.refused("host")
     assert code == "EEXIST"
-    assert "172.17.0.1/16" in message
+    assert (address or BRIDGE) in message and "made by something else" in message
+    assert "--remove" not in message
+    lab.agent.stop()
+    done = lab.agent.remove()
+    assert done.returncode == 1 and f"{BRIDGE} was made by something else" in done.stderr
     assert addresses(lab.host) == before
+
+
+def test_our_own_bridge_of_another_subnet_may_be_removed(host_ready, tmp_path):
+    lab = host_ready
+    lab.agent.stop()
+    lab.agent = Agent(lab.host, tmp_path, ECS_BRIDGE_SUBNET="10.96.0.0/12")
+    code, message = lab.agent.refused("host")
+    assert code == "EEXIST"
+    assert GATEWAY in message and "10.96.0.0/12" in message and "--remove" in message
+    lab.agent.stop()
+    assert lab.agent.remove().returncode == 0
+    lab.agent.start()
+    assert lab.agent.ok("host")["prefix"] == 12
+    lab.container("10.111.255.254").attach()
 
 
 @pytest.mark.parametrize(
