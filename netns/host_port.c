@@ -5,6 +5,7 @@
 
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <sys/socket.h>
 
 const char *port_protocol_to_string(int protocol)
@@ -12,7 +13,8 @@ const char *port_protocol_to_string(int protocol)
 	return protocol == IPPROTO_UDP ? "udp" : "tcp";
 }
 
-/* A socket that takes nothing in: datagrams would fill its buffer. */
+/* A socket that takes nothing in: datagrams would fill its buffer, and connections wait for nobody.
+ */
 static int socket_mute(int fd)
 {
 	struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
@@ -22,8 +24,8 @@ static int socket_mute(int fd)
 	                                                                                   : 0;
 }
 
-/* Returns the descriptor, or -errno of bind(2). */
-static int port_bind(int protocol, uint16_t port)
+/* Returns the descriptor, or -errno of bind(2) or listen(2). */
+static int port_bind(int protocol, uint16_t port, bool listens)
 {
 	_cleanup_close_ int fd =
 		socket(AF_INET, (protocol == IPPROTO_UDP ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC,
@@ -36,14 +38,23 @@ static int port_bind(int protocol, uint16_t port)
 	r = socket_mute(fd);
 	if (r < 0)
 		return r;
+	if (listens && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)) < 0)
+		return -errno;
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return -errno;
+	if (listens && listen(fd, 0) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }
 
+/*
+ * The connections of whatever listened on a TCP port before stay in TIME_WAIT for a minute: only
+ * SO_REUSEADDR gets past them. Others that set it too are kept out by a socket that listens, not by
+ * one that is merely bound. Of UDP, SO_REUSEADDR would let anybody else in.
+ */
 static int given_port_bind(const struct port_mapping *mapping, int *ret_fd, struct err *err)
 {
-	int fd = port_bind(mapping->protocol, mapping->host_port);
+	int fd = port_bind(mapping->protocol, mapping->host_port, mapping->protocol == IPPROTO_TCP);
 
 	if (fd == -EADDRINUSE)
 		return err_text(err, fd, "host port %u/%s is already in use", mapping->host_port,
@@ -64,7 +75,7 @@ static int free_port_bind(struct port_mapping *mapping, struct port_range *range
 	                        : range->first;
 
 	for (unsigned i = 0; i < count; i++) {
-		int fd = port_bind(mapping->protocol, (uint16_t)next);
+		int fd = port_bind(mapping->protocol, (uint16_t)next, false);
 
 		if (fd >= 0) {
 			mapping->host_port = range->cursor = (uint16_t)next;

@@ -1,8 +1,9 @@
 /*
  * Ports of the host that are published for containers. A port is taken by binding a socket to it
- * (0.0.0.0, without SO_REUSEADDR): whoever holds the socket keeps the port from everybody else and
- * from ephemeral use. The socket itself never gets anything: packets go to the container, and what
- * comes while there is no rule for it is dropped.
+ * (0.0.0.0): whoever holds the socket keeps the port from everybody else and from ephemeral use. A
+ * TCP port that was asked for by its number is also listened on, which is the price for taking it
+ * while connections of its last user are in TIME_WAIT. The socket itself never gets anything:
+ * packets go to the container, and what comes while there is no rule for it is dropped.
  */
 #pragma once
 

@@ -179,6 +179,18 @@ def test_a_given_port_that_is_taken_is_named_and_nothing_is_left(host_ready):
     other.attach((80, 70, "tcp"))
 
 
+def test_a_given_port_is_free_at_once_when_its_listener_has_ended(host_ready):
+    """The connections that the listener has closed are in TIME_WAIT for a minute."""
+    lab = host_ready
+    with lab.host.listen(8080) as listener, lab.outside.connect(HOST, 8080) as client:
+        listener.accept()[0].close()
+        assert client.recv(1) == b""
+    wait_for(lambda: ":8080 " in lab.host.exec("ss", "-Htn", "state", "time-wait").stdout)
+    container = lab.container("172.29.0.5")
+    container.attach((80, 8080, "tcp"))
+    expect_connection(lab.outside, HOST, 8080, container.ns.listen(80))
+
+
 def test_ports_are_found_after_the_cursor_and_the_scan_wraps_once(host_ready):
     lab = host_ready
     one, two, three = (lab.container(f"172.29.0.{n}") for n in (5, 6, 7))
@@ -221,6 +233,8 @@ def test_held_sockets_keep_the_port_and_take_nothing_in(host_ready):
         held.settimeout(MOMENT)
         with pytest.raises(TimeoutError):
             held.recv(100)
+    with pytest.raises(TimeoutError):
+        lab.outside.connect(HOST, 8080, timeout=MOMENT).close()
 
 
 def test_a_repeated_attach_replaces_the_one_before(host_ready):
