@@ -28,6 +28,7 @@
 struct listing {
 	struct published_port *ports;
 	size_t n;
+	bool has_table;
 	uint32_t generation; /* 0: there is none */
 };
 
@@ -255,8 +256,7 @@ static int element_parse(struct json_object *pair, struct published_port *ret)
 }
 
 /* Elements without a comment are not ours, and left alone. */
-static int listing_parse(struct json_object *listing, struct published_port **ret, size_t *ret_n,
-                         struct err *err)
+static int listing_parse(struct json_object *listing, struct listing *ret, struct err *err)
 {
 	struct json_object *objects = json_get(listing, "nftables");
 	struct json_object *elements = NULL;
@@ -276,13 +276,11 @@ static int listing_parse(struct json_object *listing, struct published_port **re
 			if (element_parse(json_object_array_get_idx(elements, i), &ports[n]) == 0)
 				n++;
 	}
-	*ret = TAKE_PTR(ports);
-	*ret_n = n;
+	*ret = (struct listing){.ports = TAKE_PTR(ports), .n = n, .has_table = true};
 	return 0;
 }
 
-static int ports_read(struct firewall *firewall, struct published_port **ret, size_t *ret_n,
-                      struct err *err)
+static int ports_read(struct firewall *firewall, struct listing *ret, struct err *err)
 {
 	_cleanup_json_ struct json_object *listing = NULL;
 	const char *text;
@@ -293,8 +291,7 @@ static int ports_read(struct firewall *firewall, struct published_port **ret, si
 	r = transaction_run(firewall, NFT_CTX_OUTPUT_JSON, command, err);
 	text = nft_ctx_get_output_buffer(firewall->nft);
 	if (r == -ENOENT) {
-		*ret = NULL;
-		*ret_n = 0;
+		*ret = (struct listing){0};
 		return 0;
 	}
 	if (r < 0)
@@ -302,25 +299,24 @@ static int ports_read(struct firewall *firewall, struct published_port **ret, si
 	r = json_parse_object(text, strlen(text), LIST_MAX_BYTES, &listing, err);
 	if (r < 0)
 		return err_prefix(err, r, "listing of nft table ip %s", firewall->table);
-	return listing_parse(listing, ret, ret_n, err);
+	return listing_parse(listing, ret, err);
 }
 
 /* Bring the kept listing up to date. */
 static int ports_know(struct firewall *firewall, struct err *err)
 {
 	struct listing *known = &firewall->known;
-	struct published_port *ports = NULL;
+	struct listing now = {0};
 	uint32_t generation = generation_get(firewall);
-	size_t n = 0;
 	int r;
 
 	if (generation && generation == known->generation)
 		return 0;
-	r = ports_read(firewall, &ports, &n, err);
+	r = ports_read(firewall, &now, err);
 	if (r < 0)
 		return r;
 	free(known->ports);
-	*known = (struct listing){.ports = ports, .n = n};
+	*known = now;
 	if (generation_get(firewall) == generation)
 		known->generation = generation;
 	return 0;
@@ -467,16 +463,23 @@ static int elements_change(struct firewall *firewall, const struct published_por
 	return 0;
 }
 
+int firewall_repair(struct firewall *firewall, bool *ret_created, struct err *err)
+{
+	int r = ports_know(firewall, err);
+
+	*ret_created = false;
+	return r < 0 || firewall->known.has_table ? r : firewall_create(firewall, ret_created, err);
+}
+
 /* Make room: the table as it should be, without what is on these host ports. */
 static int publish_over(struct firewall *firewall, const struct published_port *ports, size_t n,
-                        struct err *err)
+                        bool *ret_created, struct err *err)
 {
 	_cleanup_free_ struct published_port *there = NULL;
 	size_t n_there = 0, n_gone = 0;
-	bool created;
 	int r;
 
-	r = firewall_create(firewall, &created, err);
+	r = firewall_create(firewall, ret_created, err);
 	if (r == 0)
 		r = firewall_list(firewall, &there, &n_there, err);
 	if (r < 0)
@@ -491,12 +494,13 @@ static int publish_over(struct firewall *firewall, const struct published_port *
 }
 
 int firewall_publish(struct firewall *firewall, const struct published_port *ports, size_t n,
-                     struct err *err)
+                     bool *ret_created, struct err *err)
 {
+	*ret_created = false;
 	/* Most of the time nothing is in the way, and one message does. */
 	if (elements_change(firewall, NULL, 0, ports, n, NULL) == 0)
 		return 0;
-	return publish_over(firewall, ports, n, err);
+	return publish_over(firewall, ports, n, ret_created, err);
 }
 
 int firewall_unpublish(struct firewall *firewall, const struct published_port *ports, size_t n,

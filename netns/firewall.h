@@ -31,8 +31,11 @@ struct firewall *firewall_free(struct firewall *firewall);
 DEFINE_CLEANUP(struct firewall *, firewall_free)
 
 /* Make the table, or put its rules right; ports that are published stay so. One transaction.
- * *ret_created: it was not there, so neither was any published port. */
+ * *ret_created, on failure too: it was not there, so neither was any published port. */
 int firewall_create(struct firewall *firewall, bool *ret_created, struct err *err);
+
+/* Make the table if somebody has removed it; costs next to nothing while it is there. */
+int firewall_repair(struct firewall *firewall, bool *ret_created, struct err *err);
 
 /* Remove the table; one that is not there is no error. */
 int firewall_remove(struct firewall *firewall, struct err *err);
@@ -44,10 +47,10 @@ int firewall_list(struct firewall *firewall, struct published_port **ret, size_t
 /*
  * Publish ports, in one transaction. The caller has the host ports (host_ports_bind()), so what
  * other containers have published on them is left over, and replaced. A table that somebody has
- * removed is made again.
+ * removed is made again; *ret_created, on failure too, says so.
  */
 int firewall_publish(struct firewall *firewall, const struct published_port *ports, size_t n,
-                     struct err *err);
+                     bool *ret_created, struct err *err);
 
 /* Take back these, as firewall_list() gave them, in one transaction. */
 int firewall_unpublish(struct firewall *firewall, const struct published_port *ports, size_t n,

@@ -73,14 +73,27 @@ static void flows_forget(const struct published_port *ports, size_t n,
 			log_warning(NULL, 0, "container %s: %s", ports[i].id, err.text);
 }
 
+/* *created becomes true if the table had to be made. */
 static int ports_publish(struct network *network, const struct published_port *ports, size_t n,
-                         struct err *err)
+                         bool *created, struct err *err)
 {
-	int r = firewall_publish(network->firewall, ports, n, err);
+	bool created_now;
+	int r = firewall_publish(network->firewall, ports, n, &created_now, err);
 
+	*created = *created || created_now;
 	if (r == 0)
 		flows_forget(ports, n, conntrack_forget_others);
 	return r;
+}
+
+/* An error says nothing of a table that was made on the way, and nobody else would ever learn that
+ * the ports of other containers are gone: so that the next one finds it missing again. */
+static void table_take_back(struct network *network, bool created)
+{
+	struct err err = {0};
+
+	if (created && firewall_remove(network->firewall, &err) < 0)
+		log_warning(NULL, 0, "undo: %s", err.text);
 }
 
 /* What host requests */
@@ -298,6 +311,7 @@ struct attachment {
 	size_t n_mappings;
 	struct port_range range;
 	char mac[MAC_TEXT_MAX];
+	bool created; /* the table was not there */
 };
 
 static int namespace_check(const struct ipc_message *request, struct err *err)
@@ -370,24 +384,27 @@ static int attachment_answer(const struct network *network, const struct attachm
 	r |= json_add_string(body, "gateway", address_to_string(network->bridge.address, text));
 	r |= json_add_string(body, "mac", attachment->mac);
 	r |= json_add_u64(body, "portCursor", attachment->range.cursor);
+	r |= json_add_bool(body, "created", attachment->created);
 	r |= bindings_add(body, attachment);
 	return r < 0 ? err_oom(err) : 0;
 }
 
-/* Link, then rules: a port that is published leads somewhere. */
+/* Link, then ports: one that is published leads somewhere. */
 static int attachment_make(struct network *network, int netns_fd, struct attachment *attachment,
                            struct err *err)
 {
 	struct published_port ports[IPC_FDS_MAX];
 	int r;
 
-	r = veth_create(&network->bridge, network->sock, attachment->id, netns_fd,
-	                attachment->address, attachment->mac, err);
+	r = firewall_repair(network->firewall, &attachment->created, err);
+	if (r == 0)
+		r = veth_create(&network->bridge, network->sock, attachment->id, netns_fd,
+		                attachment->address, attachment->mac, err);
 	if (r < 0 || attachment->n_mappings == 0)
 		return r;
 	published_ports_fill(ports, attachment->id, attachment->address, attachment->mappings,
 	                     attachment->n_mappings);
-	return ports_publish(network, ports, attachment->n_mappings, err);
+	return ports_publish(network, ports, attachment->n_mappings, &attachment->created, err);
 }
 
 static int handle_attach(struct network *network, struct ipc_message *request,
@@ -414,37 +431,89 @@ static int handle_attach(struct network *network, struct ipc_message *request,
 
 		if (container_remove(network, attachment.id, &undo) < 0)
 			log_warning(NULL, 0, "undo of attach %s: %s", attachment.id, undo.text);
+		table_take_back(network, attachment.created);
 	}
 	return r;
 }
 
 /* Publishing again what a running container had */
 
+struct publication {
+	const char *id; /* of the request */
+	uint32_t address;
+	struct published_port ports[IPC_FDS_MAX];
+	size_t n;
+	bool created; /* the table was not there */
+};
+
+static bool is_among(const struct published_port *port, const struct published_port *ports,
+                     size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(ports[i].id, port->id) == 0 && ports[i].address == port->address &&
+		    ports[i].mapping.protocol == port->mapping.protocol &&
+		    ports[i].mapping.host_port == port->mapping.host_port &&
+		    ports[i].mapping.container_port == port->mapping.container_port)
+			return true;
+	return false;
+}
+
+static bool is_out_of_date(const struct published_port *port, void *userdata)
+{
+	const struct publication *publication = userdata;
+
+	return strcmp(port->id, publication->id) == 0 &&
+	       !is_among(port, publication->ports, publication->n);
+}
+
+/* What is there stays, so that no connection meets a port that is missing for a moment. */
+static int publication_make(struct network *network, struct publication *publication,
+                            struct err *err)
+{
+	struct published_port missing[IPC_FDS_MAX];
+	_cleanup_free_ struct published_port *there = NULL;
+	size_t n_there = 0, n_missing = 0;
+	int r;
+
+	r = ports_unpublish_if(network, is_out_of_date, publication, err);
+	if (r == 0)
+		r = firewall_list(network->firewall, &there, &n_there, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < publication->n; i++)
+		if (!is_among(&publication->ports[i], there, n_there))
+			missing[n_missing++] = publication->ports[i];
+	return n_missing == 0
+	               ? 0
+	               : ports_publish(network, missing, n_missing, &publication->created, err);
+}
+
 static int handle_publish(struct network *network, struct ipc_message *request,
                           struct ipc_message *answer, struct err *err)
 {
 	static const char *const known[] = {"type", "seq", "id", "address", "bindings", NULL};
+	struct publication publication = {0};
 	struct port_mapping mappings[IPC_FDS_MAX];
-	struct published_port ports[IPC_FDS_MAX];
-	const char *id;
-	uint32_t address;
-	size_t n = 0;
 	int r;
 
-	(void)answer;
 	r = members_check(request->body, known, err);
 	if (r == 0)
-		r = container_id_get(request->body, &id, err);
+		r = container_id_get(request->body, &publication.id, err);
 	if (r == 0)
-		r = container_address_get(&network->bridge, request->body, &address, err);
+		r = container_address_get(&network->bridge, request->body, &publication.address,
+		                          err);
 	if (r == 0)
-		r = port_mappings_get(request->body, "bindings", 1, mappings, &n, err);
-	if (r == 0)
-		r = ports_unpublish_if(network, is_of_container, (void *)id, err);
-	if (r < 0 || n == 0)
+		r = port_mappings_get(request->body, "bindings", 1, mappings, &publication.n, err);
+	if (r < 0)
 		return r;
-	published_ports_fill(ports, id, address, mappings, n);
-	return ports_publish(network, ports, n, err);
+	published_ports_fill(publication.ports, publication.id, publication.address, mappings,
+	                     publication.n);
+	r = publication_make(network, &publication, err);
+	if (r == 0 && json_add_bool(answer->body, "created", publication.created) < 0)
+		r = err_oom(err);
+	if (r < 0)
+		table_take_back(network, publication.created);
+	return r;
 }
 
 static const struct {

@@ -14,8 +14,9 @@
  *          "created":bool}
  *         descriptors, with "metadata": the endpoint's listening socket, and its BPF link, which
  *         must be kept open as long as the socket.
- *      "created": the nft table was not there (first start, or somebody has flushed the rules), so
- *      nothing is published: "publish" puts the ports of running containers back.
+ *      "created": the nft table was not there (first start, or somebody has flushed the rules, as
+ *      a reload of nftables.service does), so nothing is published: "publish" puts the ports of
+ *      running containers back. "attach" and "publish" make a missing table as well, and say so.
  *      Errors: code EADDRINUSE when the host's endpoint is still listened on (ecs-metadata has it
  *      already), EEXIST when bridge name or subnet are those of something else. What was made until
  *      then stays.
@@ -29,17 +30,18 @@
  *      Each host port is bound and the sockets are handed back: whoever holds them keeps the port
  *      from ephemeral use, for as long as the task lives.
  *      -> {"type":"attached","address":"172.29.0.5","prefix":16,"gateway":"172.29.0.1",
- *          "mac":"0a:58:...","portCursor":32768,
+ *          "mac":"0a:58:...","portCursor":32768,"created":bool,
  *          "bindings":[{"containerPort":80,"hostPort":32768,"protocol":"tcp","bindIP":"0.0.0.0"}]}
  *         descriptors: one bound socket for each binding, in order.
  *      Errors: code EADDRINUSE "host port 8080/tcp is already in use" or "a host port is
  *      unavailable"; ENOENT: there is no bridge, "host" was not asked for. On an error nothing of
- * the id is left. A repeated attach of an id first removes what is there (close the sockets that
- * were handed back for it).
+ *      the id is left. A repeated attach of an id first removes what is there (close the sockets
+ *      that were handed back for it).
  *
  *  {"type":"publish","seq":n,"id":"<64 hex>","address":"172.29.0.5","bindings":[as answered]}
- *      The rules for the ports of an attached container, whose sockets are held already; instead
- *      of those that are there, so it is safe to repeat. -> {"type":"published"}
+ *      The rules for the ports of an attached container, whose sockets are held already, and no
+ *      others for it; those that are there are not touched, so it is safe to repeat.
+ *      -> {"type":"published","created":bool}
  *
  *  {"type":"detach","seq":n,"id":"<64 hex>"}     -> {"type":"detached"}; nothing there is no error
  *  {"type":"prune","seq":n,"keep":["<64 hex>",...]}  -> {"type":"pruned","removed":["..."]}

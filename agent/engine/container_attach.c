@@ -114,30 +114,41 @@ static void give_address(struct engine_container *ec)
 	ec->c->address[0] = '\0';
 }
 
+static void attach_failed(struct engine_container *ec, int r, const struct err *err)
+{
+	if (r == -ETIMEDOUT) {
+		container_fail_timeout(ec, "attached", NETWORK_TIMEOUT_USEC);
+		return;
+	}
+	give_address(ec);
+	container_fail(ec,
+	               r == -EADDRINUSE ? "CannotStartContainerError" : "ContainerNetworkingError",
+	               err);
+}
+
 static void on_attached(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
 	struct engine_container *ec = userdata;
+	struct engine *engine = ec->et->engine;
 	struct err bad = {0};
 
 	ec->op = OP_NONE;
-	if (r == 0)
+	if (r == 0) {
 		r = attached(ec, msg, &bad);
-	else if (err)
+		host_network_answered(engine, msg->body);
+	} else {
 		bad = *err;
+		if (!network_has_refused(engine->network))
+			host_network_lost_answer(engine);
+	}
 
-	if (r == -ETIMEDOUT) {
-		container_fail_timeout(ec, "attached", NETWORK_TIMEOUT_USEC);
-	} else if (r < 0) {
-		give_address(ec);
-		container_fail(ec,
-		               r == -EADDRINUSE ? "CannotStartContainerError"
-		                                : "ContainerNetworkingError",
-		               &bad);
+	if (r < 0) {
+		attach_failed(ec, r, &bad);
 	} else {
 		persist_task(ec->et);
 		ec->et->unsaved = false;
 		ec->op = OP_SAVE;
-		if (state_after_commit(ec->et->engine->o.state, on_address_saved, ec) < 0)
+		if (state_after_commit(engine->o.state, on_address_saved, ec) < 0)
 			ec->op = OP_NONE;
 	}
 	engine_save(ec->et);

@@ -178,6 +178,7 @@ int engine_new(const struct engine_options *options, struct engine **ret, struct
 	engine->o = *options;
 	engine->log = (struct log_ctx){.field = "ECS_CLUSTER", .value = options->config->cluster};
 	engine->manifest_seq = -1;
+	engine->ports_unsure = true; /* an earlier agent may not have come to it */
 	engine->lost_wait_usec = MINUTE_USEC;
 	engine->port_cursor = options->config->dynamic_port_first - 1;
 	set_spec_options(engine);

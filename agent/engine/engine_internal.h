@@ -183,6 +183,7 @@ struct engine {
 	struct backoff host_backoff;
 	sd_event_source *host_retry;
 	int port_cursor;
+	bool ports_unsure; /* published ones may be missing from the rules */
 
 	bool metadata_complete; /* told on this connection */
 
@@ -299,6 +300,10 @@ int images_start(struct engine *engine, struct err *err);
 /* host_network.c: the bridge, the host's endpoint */
 void host_network_start(struct engine *engine);
 void host_network_prune(struct engine *engine);
+/* The answer to "host" or "attach": if the rules had to be made anew, all ports are published
+ * again. And: an attach has none, so that they may have been. */
+void host_network_answered(struct engine *engine, struct json_object *answer);
+void host_network_lost_answer(struct engine *engine);
 
 /* metadata_sync.c */
 extern const struct metadata_client_ops engine_metadata_ops;

@@ -73,7 +73,8 @@ static void serve_host(struct engine *engine, struct ipc_message *msg)
 	metadata_sync_check(engine);
 }
 
-/* Published ports, where the rules were found missing: containers went on meanwhile. */
+/* Published ports, where the rules were found missing, or may have been: containers go on
+ * meanwhile. What is published already stays as it is. */
 
 static int add_binding(struct json_object *list, const struct network_binding *binding)
 {
@@ -104,40 +105,69 @@ static struct json_object *publish_message(const struct container *c)
 	return r == 0 ? TAKE_PTR(body) : NULL;
 }
 
+static void publish_again(struct engine *engine);
+
+/* One that is lost is not asked for again at once: perhaps it is what ecs-network dies of. */
 static void on_published(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
 	struct engine *engine = userdata;
+	bool created = false;
 
-	(void)msg;
-	if (r < 0)
+	if (r < 0) {
 		log_warning(&engine->log, 0, "ports of a container are not published again: %s",
 		            err->text);
+		engine->ports_unsure =
+			engine->ports_unsure || !network_has_refused(engine->network);
+		return;
+	}
+	(void)json_get_bool(msg->body, "created", &created, NULL);
+	if (created)
+		publish_again(engine);
+}
+
+static bool is_published(const struct engine_container *ec)
+{
+	return (ec->attached || ec->c->known == TASK_STATUS_RUNNING) &&
+	       ec->c->known != TASK_STATUS_STOPPED && ec->c->n_bindings > 0;
 }
 
 static void publish_again(struct engine *engine)
 {
+	engine->ports_unsure = false;
 	for (size_t i = 0; i < engine->n_tasks; i++) {
-		const struct task *task = engine->tasks[i]->task;
+		const struct engine_task *et = engine->tasks[i];
 
-		for (size_t k = 0; k < task->n_containers; k++) {
-			const struct container *c = &task->containers[k];
+		for (size_t k = 0; k < et->task->n_containers; k++) {
+			const struct engine_container *ec = &et->containers[k];
 
-			if (c->known != TASK_STATUS_RUNNING || c->n_bindings == 0)
-				continue;
-			if (network_request(engine->network, publish_message(c), NULL, 0,
+			if (is_published(ec) &&
+			    network_request(engine->network, publish_message(ec->c), NULL, 0,
 			                    NETWORK_TIMEOUT_USEC, on_published, engine) < 0)
-				log_warning(&engine->log, 0,
-				            "ports of container %s cannot be published again",
-				            c->name);
+				log_warning(&ec->log, 0, "ports cannot be published again");
 		}
 	}
+}
+
+void host_network_answered(struct engine *engine, struct json_object *answer)
+{
+	bool created = false;
+
+	(void)json_get_bool(answer, "created", &created, NULL);
+	if (created || engine->ports_unsure)
+		publish_again(engine);
+}
+
+void host_network_lost_answer(struct engine *engine)
+{
+	engine->ports_unsure = true;
+	if (!engine->host_asked && !engine->host_retry)
+		ask(engine);
 }
 
 static void on_host(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
 	struct engine *engine = userdata;
 	struct err bad = {0};
-	bool created = false;
 
 	engine->host_asked = false;
 	if (r >= 0)
@@ -145,14 +175,14 @@ static void on_host(int r, struct ipc_message *msg, const struct err *err, void 
 	else
 		bad = *err;
 	if (r < 0) {
+		engine->ports_unsure = true; /* the rules may have been made before it failed */
 		failed(engine, &bad);
 		return;
 	}
 	engine->host_ready = true;
 	engine->host_error = (struct err){0};
 	backoff_reset(&engine->host_backoff);
-	if (json_get_bool(msg->body, "created", &created, NULL) == 0 && created)
-		publish_again(engine);
+	host_network_answered(engine, msg->body);
 	if (engine->host_endpoint_due)
 		serve_host(engine, msg);
 	/* ecs-metadata came up while an answer without the endpoint was under way. */

@@ -212,6 +212,11 @@ int network_request(struct network_client *client, struct json_object *body, con
 	return 0;
 }
 
+bool network_has_refused(const struct network_client *client)
+{
+	return client->peer && peer_error(client->peer);
+}
+
 void network_forget(struct network_client *client, void *userdata)
 {
 	for (struct entry *entry = client->first; entry; entry = entry->next)

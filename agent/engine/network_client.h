@@ -20,5 +20,8 @@ DEFINE_CLEANUP(struct network_client *, network_client_free)
  */
 int network_request(struct network_client *client, struct json_object *body, const int *fds,
                     size_t n_fds, uint64_t timeout_usec, peer_answer_fn fn, void *userdata);
+/* Inside a callback with an error: it is one that ecs-network has answered, so nothing was done.
+ * Else the answer is lost, and what became of the request is unknown. */
+bool network_has_refused(const struct network_client *client);
 /* Drop the callbacks of requests with this userdata; they are still carried out. */
 void network_forget(struct network_client *client, void *userdata);

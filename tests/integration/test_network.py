@@ -10,7 +10,9 @@ import pytest
 
 import syscall_in
 from builddir import needs_root
-from network_lab import BRIDGE, GATEWAY, HOST, MOMENT, MTU, SECONDS, Agent, expect_connection
+from network_lab import (
+    BRIDGE, GATEWAY, HOST, MOMENT, MTU, OUTSIDE, SECONDS, Agent, expect_connection,
+)
 from network_lab import host_ready as host_ready, lab as lab  # noqa: F401: fixtures
 from waiting import wait_for
 
@@ -81,6 +83,28 @@ def test_host_repairs_what_somebody_broke(host_ready):
     lab.agent.ok("publish", id=container.id, address=container.address, bindings=bindings)
     assert lab.elements() == published
     expect_connection(lab.outside, HOST, 8080, listener)
+
+
+def test_attach_makes_a_flushed_table_and_says_so(host_ready):
+    lab = host_ready
+    one, two, three = (lab.container(f"172.29.0.{n}") for n in (5, 6, 7))
+    bindings = one.attach((80, 8080, "tcp"))["bindings"]
+    listener = one.ns.listen(80)
+    three.ns.ip("link", "add", "eth0", "type", "veth")
+    for ports in ((), ((80, 8081, "tcp"),)):
+        lab.host.nft("flush", "ruleset")
+        assert three.refused(*ports)[0] == "EEXIST"
+        assert lab.host.nft("list", "ruleset") == ""  # else nobody would be told
+        assert two.attach(*ports)["created"] is True
+        expect_connection(two.ns, OUTSIDE, 7000, lab.outside.listen(7000))
+        publish = {"id": one.id, "address": one.address, "bindings": bindings}
+        for _ in range(2):
+            assert lab.agent.ok("publish", **publish)["created"] is False
+        expect_connection(lab.outside, HOST, 8080, listener)
+        assert two.attach(*ports)["created"] is False
+        assert len(lab.elements()) == 1 + len(ports)
+    lab.host.nft("flush", "ruleset")
+    assert lab.agent.ok("publish", **publish)["created"] is True
 
 
 def test_a_table_of_another_version_is_replaced_and_keeps_published_ports(host_ready):

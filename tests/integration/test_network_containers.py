@@ -31,6 +31,7 @@ def test_attach_fills_the_namespace(host_ready):
         "gateway": GATEWAY,
         "mac": "0a:58:ac:1d:00:05",
         "portCursor": 39999,
+        "created": False,
         "bindings": [],
     }
     eth0 = container.ns.ip_json("address", "show", "dev", "eth0")[0]

@@ -41,6 +41,8 @@ struct world {
 	bool keep_no_records;      /* ecs-task is of a version without "record" */
 	const char *instance_id;   /* of EC2, for a rebuild */
 	bool stop_is_silent;       /* "stop" is answered, "exited" does not follow */
+	bool attach_is_lost;       /* ecs-network ends instead of an answer */
+	bool rules_are_flushed;    /* the next "attach" makes them anew */
 	bool hold_host;            /* no answer to "host" until world_release_host() */
 	bool hold_pulls;           /* no answer to pulls until world_release_pulls() */
 };

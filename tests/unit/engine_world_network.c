@@ -18,6 +18,7 @@ static void on_host(struct fake_peer *peer, struct json_object *request)
 	json_add_string(body, "bridge", "ecs0");
 	json_add_string(body, "address", "172.29.0.1");
 	json_add_i64(body, "prefix", 16);
+	json_add_bool(body, "created", false);
 	peer_answer(peer, body, &fd, metadata ? 1 : 0);
 	close(fd);
 }
@@ -31,6 +32,12 @@ static void on_attach(struct fake_peer *peer, struct json_object *request, size_
 
 	assert_int_equal(n_fds, 1);
 	world_note(peer->world, "attach:%s", json_text(request, "address"));
+	if (peer->world->attach_is_lost) {
+		json_object_put(body);
+		json_object_put(bindings);
+		peer_gone(peer);
+		return;
+	}
 	for (; n < json_object_array_length(ports); n++) {
 		struct json_object *binding = json_object_new_object();
 		int64_t port = 0;
@@ -48,7 +55,9 @@ static void on_attach(struct fake_peer *peer, struct json_object *request, size_
 	json_add_i64(body, "prefix", 16);
 	json_add_string(body, "gateway", "172.29.0.1");
 	json_add_i64(body, "portCursor", peer->world->private->next_port);
+	json_add_bool(body, "created", peer->world->rules_are_flushed);
 	json_add(body, "bindings", bindings);
+	peer->world->rules_are_flushed = false;
 	peer_answer(peer, body, fds, n);
 	while (n > 0)
 		close(fds[--n]);
@@ -65,6 +74,9 @@ void on_network_message(struct fake_peer *peer, struct ipc_message *msg, const c
 		on_host(peer, msg->body);
 	} else if (strcmp(type, "attach") == 0) {
 		on_attach(peer, msg->body, msg->n_fds);
+	} else if (strcmp(type, "publish") == 0) {
+		world_note(peer->world, "publish:%s", json_text(msg->body, "address"));
+		peer_ok(peer, msg->body, "published");
 	} else if (strcmp(type, "detach") == 0) {
 		world_note(peer->world, "detach");
 		peer_ok(peer, msg->body, "detached");

@@ -39,6 +39,15 @@ static void test_task_goes_from_payload_to_stopped(void **state)
 	assert_non_null(json_get(event_at(events, 2), "pullStoppedAt"));
 }
 
+static void pay_with_port(struct world *world, const char *message, int64_t seq, const char *id)
+{
+	world_payload(world, message, seq,
+	              world_task(id,
+	                         world_container("app", ",\"portMappings\":[{\"containerPort\":80,"
+	                                                "\"hostPort\":0,\"protocol\":\"tcp\"}]"),
+	                         NULL));
+}
+
 static void test_published_ports_are_reported_and_held_by_the_supervisor(void **state)
 {
 	struct world *world = *state;
@@ -46,11 +55,7 @@ static void test_published_ports_are_reported_and_held_by_the_supervisor(void **
 	struct json_object *binding;
 	int64_t port = 0;
 
-	world_payload(world, "m-1", 1,
-	              world_task("t1",
-	                         world_container("app", ",\"portMappings\":[{\"containerPort\":80,"
-	                                                "\"hostPort\":0,\"protocol\":\"tcp\"}]"),
-	                         NULL));
+	pay_with_port(world, "m-1", 1, "t1");
 	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
 	assert_int_equal(world_count(world, "port-socket:app"), 1);
 	events = world_events(world);
@@ -58,6 +63,32 @@ static void test_published_ports_are_reported_and_held_by_the_supervisor(void **
 		json_get(container_of(last_event(events), "app"), "networkBindings"), 0);
 	assert_int_equal(json_get_i64(binding, "hostPort", 0, 65535, &port, NULL), 0);
 	assert_int_equal(port, 32768);
+}
+
+/* As after `systemctl reload nftables`: the next attach makes the rules, with its own ports. */
+static void test_ports_of_all_are_published_again_when_an_attach_finds_the_rules_gone(void **state)
+{
+	struct world *world = *state;
+
+	pay_with_port(world, "m-1", 1, "t1");
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world->start_is_silent = true;
+	pay_with_port(world, "m-2", 2, "t2");
+	world_wait_word(world, "start:app", 2);
+	world_settle(world);
+	assert_int_equal(world_count(world, "publish:172.29.0.2"), 0);
+
+	world->rules_are_flushed = true;
+	world_payload(world, "m-3", 3, world_task("t3", world_container("app", NULL), NULL));
+	world_wait_word(world, "publish:172.29.0.2", 1);
+	world_wait_word(world, "publish:172.29.0.3", 1); /* attached, but not running yet */
+	assert_int_equal(world_count(world, "publish:172.29.0.4"), 0);
+
+	/* An agent may have ended before it came to that. */
+	world_settle(world);
+	world_stop_engine(world);
+	world_start_engine(world);
+	world_wait_word(world, "publish:172.29.0.2", 2);
 }
 
 static void test_container_without_network_is_started_without_an_address(void **state)
@@ -340,6 +371,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_task_goes_from_payload_to_stopped),
 		TEST(test_published_ports_are_reported_and_held_by_the_supervisor),
+		TEST(test_ports_of_all_are_published_again_when_an_attach_finds_the_rules_gone),
 		TEST(test_container_without_network_is_started_without_an_address),
 		TEST(test_waiting_tasks_get_room_in_order_when_one_has_ended),
 		TEST(test_waiting_task_that_is_to_stop_stops_at_once),
