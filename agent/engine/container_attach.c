@@ -107,23 +107,17 @@ static int attached(struct engine_container *ec, struct ipc_message *msg, struct
 	return 0;
 }
 
-static void give_address(struct engine_container *ec)
-{
-	if (ec->et->engine->addresses && ec->c->address[0])
-		addresses_give(ec->et->engine->addresses, ec->c->address);
-	ec->c->address[0] = '\0';
-}
-
+/* The address stays the container's until it is detached: a refusal leaves nothing, but an answer
+ * that is lost may have been one of success. */
 static void attach_failed(struct engine_container *ec, int r, const struct err *err)
 {
-	if (r == -ETIMEDOUT) {
+	if (r == -ETIMEDOUT)
 		container_fail_timeout(ec, "attached", NETWORK_TIMEOUT_USEC);
-		return;
-	}
-	give_address(ec);
-	container_fail(ec,
-	               r == -EADDRINUSE ? "CannotStartContainerError" : "ContainerNetworkingError",
-	               err);
+	else
+		container_fail(ec,
+		               r == -EADDRINUSE ? "CannotStartContainerError"
+		                                : "ContainerNetworkingError",
+		               err);
 }
 
 static void on_attached(int r, struct ipc_message *msg, const struct err *err, void *userdata)
@@ -209,6 +203,7 @@ void container_attach(struct engine_container *ec)
 		return;
 	}
 	ec->op = OP_ATTACH;
+	ec->may_be_attached = true;
 	r = network_request(engine->network, attach_message(ec), &ec->netns_fd, 1,
 	                    NETWORK_TIMEOUT_USEC, on_attached, ec);
 	if (r < 0)

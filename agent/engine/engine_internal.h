@@ -87,6 +87,7 @@ struct engine_container {
 	bool attached;               /* has its network */
 	bool served;                 /* its endpoint is answered */
 	bool may_run;                /* a start without an answer */
+	bool may_be_attached;        /* an attach was asked for, perhaps by an earlier agent */
 	uint64_t waiting_since_usec; /* for network or metadata, monotonic; 0: not waiting */
 
 	int netns_fd, endpoint_fd;

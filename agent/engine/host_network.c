@@ -238,6 +238,17 @@ static void on_pruned(int r, struct ipc_message *msg, const struct err *err, voi
 		         json_object_array_length(removed));
 }
 
+/*
+ * A container without an address in the store has none that it runs with: what there is was made by
+ * an agent that was killed before it could keep it, and would lead to whoever gets that address
+ * next. But a store that was rebuilt may be older than what runs.
+ */
+static bool is_kept(const struct engine *engine, const struct engine_task *et,
+                    const struct container *c)
+{
+	return et->task->known != TASK_STATUS_STOPPED && (c->address[0] || engine->may_have_lost);
+}
+
 void host_network_prune(struct engine *engine)
 {
 	struct json_object *body = ipc_message_new("prune", NULL), *keep = json_object_new_array();
@@ -247,7 +258,7 @@ void host_network_prune(struct engine *engine)
 		const struct engine_task *et = engine->tasks[i];
 
 		for (size_t k = 0; k < et->task->n_containers && r == 0; k++)
-			if (et->task->known != TASK_STATUS_STOPPED)
+			if (is_kept(engine, et, &et->task->containers[k]))
 				r = json_append(keep, json_object_new_string(
 							      et->task->containers[k].runtime_id));
 	}

@@ -23,6 +23,8 @@ static void resume(struct engine_task *et)
 		et->teardown = TEARDOWN_DETACH;
 		et->stopped_durable = true;
 	}
+	for (size_t i = 0; i < et->task->n_containers; i++)
+		et->containers[i].may_be_attached = et->launched;
 	if (et->launched)
 		supervisor_find(et);
 	engine_changed(et);

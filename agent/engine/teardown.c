@@ -72,8 +72,8 @@ void teardown_arm_cleanup(struct engine_task *et)
 
 static bool needs_detach(const struct engine_container *ec)
 {
-	return ec->et->task->network_mode == NETWORK_MODE_BRIDGE && !ec->detached &&
-	       ec->c->address[0] != '\0';
+	return container_network_mode(ec->et->task, ec->c) == NETWORK_MODE_BRIDGE &&
+	       ec->may_be_attached && !ec->detached;
 }
 
 static void give_address(struct engine_container *ec)

@@ -91,6 +91,26 @@ static void test_ports_of_all_are_published_again_when_an_attach_finds_the_rules
 	world_wait_word(world, "publish:172.29.0.2", 2);
 }
 
+static void test_attach_whose_answer_is_lost_is_detached_with_the_task(void **state)
+{
+	struct world *world = *state;
+	struct engine_counts counts;
+
+	pay_with_port(world, "m-1", 1, "t1");
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	world->attach_is_lost = true;
+	pay_with_port(world, "m-2", 2, "t2");
+	world_wait_word(world, "attach:172.29.0.3", 1);
+	world->attach_is_lost = false;
+	world_wait_word(world, "end:t2", 1);
+	assert_int_equal(world_count(world, "detach"), 1);
+	assert_true(world_is_before(world, "attach:172.29.0.3", "detach"));
+	engine_count(world->engine, &counts);
+	assert_int_equal(counts.addresses, 1);
+	/* ecs-network may have ended just when it had made the rules anew. */
+	world_wait_word(world, "publish:172.29.0.2", 1);
+}
+
 static void test_container_without_network_is_started_without_an_address(void **state)
 {
 	static const char empty[] = "\"config\":\"{}\"";
@@ -372,6 +392,7 @@ int main(void)
 		TEST(test_task_goes_from_payload_to_stopped),
 		TEST(test_published_ports_are_reported_and_held_by_the_supervisor),
 		TEST(test_ports_of_all_are_published_again_when_an_attach_finds_the_rules_gone),
+		TEST(test_attach_whose_answer_is_lost_is_detached_with_the_task),
 		TEST(test_container_without_network_is_started_without_an_address),
 		TEST(test_waiting_tasks_get_room_in_order_when_one_has_ended),
 		TEST(test_waiting_task_that_is_to_stop_stops_at_once),

@@ -214,6 +214,28 @@ static void test_nothing_is_reaped_before_the_store_has_its_exits(void **state)
 	world_wait_word(world, "reap:t1", 1);
 }
 
+/* ecs-network has carried it out; the agent is killed before the address is in the store. */
+static void test_attach_that_the_store_knows_nothing_of_is_undone(void **state)
+{
+	struct world *world = *state;
+
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), NULL));
+	world_wait_word(world, "create:app", 1);
+	fill_disk(true);
+	world_wait_word(world, "attach:172.29.0.2", 1);
+	world_stop_engine(world);
+	fill_disk(false);
+	world_start_engine(world);
+	assert_string_equal(world_find(world, "t1")->containers[0].address, "");
+	world_payload(world, "m-2", 2,
+	              "{\"arn\":\"" WORLD_ARN "t1\",\"desiredStatus\":\"STOPPED\"}");
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	world_wait_word(world, "detach", 1);
+	assert_int_equal(world_count(world, "attach:172.29.0.2"), 1);
+	assert_int_equal(world_count(world, "prune:0"), 2);
+	assert_int_equal(world_count(world, "prune:1"), 0);
+}
+
 static void test_left_directories_of_unknown_tasks_are_reaped(void **state)
 {
 	struct world *world = *state;
@@ -247,6 +269,7 @@ int main(void)
 		TEST(test_task_that_had_not_started_before_a_reboot_starts_after_it),
 		TEST(test_supervisor_keeps_an_exit_until_the_store_has_it),
 		TEST(test_nothing_is_reaped_before_the_store_has_its_exits),
+		TEST(test_attach_that_the_store_knows_nothing_of_is_undone),
 		TEST(test_left_directories_of_unknown_tasks_are_reaped),
 	};
 
