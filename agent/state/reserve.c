@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -126,7 +127,9 @@ static off_t drop(const struct state *state, const char *name)
 
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return -1;
-	(void)ftruncate(fd, st.st_size); /* takes what is allocated beyond it */
+	/* Takes what is allocated beyond it; where it cannot, the file is too large by that. */
+	if (ftruncate(fd, st.st_size) < 0)
+		log_debug(NULL, "%s keeps the room that is reserved: %s", name, strerror(errno));
 	return st.st_size;
 }
 
