@@ -10,11 +10,11 @@
 #include "lib/json.h"
 
 #define DATA_MAX    (256 * 1024)
-#define DOCKER_HUB  "docker.io"
 #define SERVERS_MAX 256
 
 struct registry {
-	char *server; /* host and port */
+	char *server; /* host and port, as registry_name() has it */
+	char *path;   /* what comes after its '/', "" for all of it */
 	char *username;
 	struct secret *password;
 };
@@ -30,6 +30,7 @@ struct registry_auth *registry_auth_free(struct registry_auth *auth)
 		return NULL;
 	for (size_t i = 0; i < auth->n; i++) {
 		free(auth->registries[i].server);
+		free(auth->registries[i].path);
 		free(auth->registries[i].username);
 		secret_free(auth->registries[i].password);
 	}
@@ -37,17 +38,34 @@ struct registry_auth *registry_auth_free(struct registry_auth *auth)
 	return NULL;
 }
 
-/* "https://index.docker.io/v1/" is docker.io, "https://host:5000/v2" is host:5000. */
-static char *server_name(const char *text)
+const char *registry_name(const char *host)
+{
+	static const char *const hub[] = {"index.docker.io", "registry-1.docker.io"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(hub); i++)
+		if (strcmp(host, hub[i]) == 0)
+			return REGISTRY_DOCKER_HUB;
+	return host;
+}
+
+/* "https://host:5000/team" is what begins with "team" at host:5000. Docker Hub is
+ * https://index.docker.io/v1/ to "docker login": a version of an API, and no part of a name. */
+static int split_server(const char *text, struct registry *registry)
 {
 	const char *scheme = strstr(text, "://");
 	const char *host = scheme ? scheme + 3 : text;
 	size_t n = strcspn(host, "/");
+	_cleanup_free_ char *copy = strndup(host, n);
+	const char *path = host[n] == '/' ? host + n + 1 : "";
 
-	if ((n == 15 && strncmp(host, "index.docker.io", n) == 0) ||
-	    (n == 20 && strncmp(host, "registry-1.docker.io", n) == 0))
-		return strdup(DOCKER_HUB);
-	return strndup(host, n);
+	if (!copy)
+		return -ENOMEM;
+	registry->server = strdup(registry_name(copy));
+	if (registry->server && strcmp(registry->server, REGISTRY_DOCKER_HUB) == 0 &&
+	    (strcmp(path, "v1/") == 0 || strcmp(path, "v2/") == 0))
+		path = "";
+	registry->path = strdup(path);
+	return registry->server && registry->path ? 0 : -ENOMEM;
 }
 
 static int add_registry(struct registry_auth *auth, const char *server, const char *username,
@@ -58,10 +76,11 @@ static int add_registry(struct registry_auth *auth, const char *server, const ch
 	if (auth->n == SERVERS_MAX)
 		return err_text(err, -EINVAL, "more than %d servers", SERVERS_MAX);
 	auth->n++;
-	registry->server = server_name(server);
+	if (split_server(server, registry) < 0)
+		return err_oom(err);
 	registry->username = strdup(username);
 	registry->password = secret_new(password, password_len);
-	if (!registry->server || !registry->username || !registry->password)
+	if (!registry->username || !registry->password)
 		return err_oom(err);
 	return 0;
 }
@@ -130,14 +149,34 @@ int registry_auth_parse(const char *type, const char *data, struct registry_auth
 	return 0;
 }
 
-bool registry_auth_lookup(const struct registry_auth *auth, const char *registry,
-                          const char **ret_username, const struct secret **ret_password)
+static const struct registry *find(const struct registry_auth *auth, const char *registry,
+                                   const char *repository)
 {
-	for (size_t i = 0; auth && i < auth->n; i++)
-		if (strcmp(auth->registries[i].server, registry) == 0) {
-			*ret_username = auth->registries[i].username;
-			*ret_password = auth->registries[i].password;
-			return true;
-		}
-	return false;
+	const struct registry *best = NULL, *any = NULL;
+
+	for (size_t i = 0; auth && i < auth->n; i++) {
+		const struct registry *one = &auth->registries[i];
+		size_t n = strlen(one->path);
+
+		if (strcmp(one->server, registry) != 0)
+			continue;
+		if (!any)
+			any = one;
+		if (strncmp(repository, one->path, n) == 0 && (!best || n > strlen(best->path)))
+			best = one;
+	}
+	return best ? best : any;
+}
+
+bool registry_auth_lookup(const struct registry_auth *auth, const char *registry,
+                          const char *repository, const char **ret_username,
+                          const struct secret **ret_password)
+{
+	const struct registry *found = find(auth, registry, repository);
+
+	if (!found)
+		return false;
+	*ret_username = found->username;
+	*ret_password = found->password;
+	return true;
 }

@@ -9,17 +9,18 @@
 
 /* Docker's rule: the part before the first '/' is a registry if it has a '.' or ':' in it or is
  * "localhost". */
-void image_registry(const char *reference, char *buf, size_t n)
+const char *image_registry(const char *reference, char *buf, size_t n)
 {
+	char host[256];
+
 	size_t len = strcspn(reference, "/");
 	bool is_host = reference[len] == '/' &&
 	               (memchr(reference, '.', len) || memchr(reference, ':', len) ||
 	                (len == 9 && strncmp(reference, "localhost", 9) == 0));
 
-	if (is_host)
-		snprintf(buf, n, "%.*s", (int)len, reference);
-	else
-		snprintf(buf, n, "docker.io");
+	snprintf(host, sizeof(host), "%.*s", (int)len, reference);
+	snprintf(buf, n, "%s", is_host ? registry_name(host) : REGISTRY_DOCKER_HUB);
+	return is_host ? reference + len + 1 : reference;
 }
 
 static struct json_object *ecr_data(const struct container *container)
@@ -84,13 +85,13 @@ static int node_auth(const struct container *container, const struct registry_au
                      struct json_object **ret, struct err *err)
 {
 	const struct secret *password = NULL;
-	const char *username = NULL;
+	const char *username = NULL, *repository;
 	struct json_object *auth;
 	char registry[256];
 	int r;
 
-	image_registry(container->image, registry, sizeof(registry));
-	if (!node || !registry_auth_lookup(node, registry, &username, &password))
+	repository = image_registry(container->image, registry, sizeof(registry));
+	if (!node || !registry_auth_lookup(node, registry, repository, &username, &password))
 		return 0;
 	auth = json_object_new_object();
 	r = json_add_string(auth, "username", username);

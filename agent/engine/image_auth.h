@@ -21,5 +21,6 @@ int image_auth(const struct task *task, const struct container *container,
  * or NULL. */
 const char *image_auth_credentials_id(const struct task *task, const struct container *container);
 
-/* The registry of an image reference ("docker.io" where it names none), in buf. */
-void image_registry(const char *reference, char *buf, size_t n);
+/* The registry of an image reference ("docker.io" for Docker Hub, by whatever name, and where it
+ * names none), in buf. Returns what follows it in the reference. */
+const char *image_registry(const char *reference, char *buf, size_t n);

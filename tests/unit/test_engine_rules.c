@@ -317,19 +317,23 @@ static void test_bridges_that_cannot_be_are_refused(void **state)
 
 static void test_registry_of_a_reference(void **state)
 {
-	static const char *const rows[][2] = {
-		{"busybox", "docker.io"},
-		{"library/busybox:1", "docker.io"},
-		{"registry.example/app", "registry.example"},
-		{"localhost/app", "localhost"},
-		{"localhost:5000/a/b@sha256:1", "localhost:5000"},
-		{"registry:5000", "docker.io"},
+	static const char *const rows[][3] = {
+		{"busybox", "docker.io", "busybox"},
+		{"library/busybox:1", "docker.io", "library/busybox:1"},
+		{"docker.io/a", "docker.io", "a"},
+		{"index.docker.io/a/b", "docker.io", "a/b"},
+		{"registry-1.docker.io/a", "docker.io", "a"},
+		{"registry.example/app", "registry.example", "app"},
+		{"localhost/app", "localhost", "app"},
+		{"localhost:5000/a/b@sha256:1", "localhost:5000", "a/b@sha256:1"},
+		{"registry:5000", "docker.io", "registry:5000"},
 	};
 	char registry[64];
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		image_registry(rows[i][0], registry, sizeof(registry));
+		assert_string_equal(image_registry(rows[i][0], registry, sizeof(registry)),
+		                    rows[i][2]);
 		assert_string_equal(registry, rows[i][1]);
 	}
 }

@@ -6,20 +6,36 @@
 #include <errno.h>
 #include <string.h>
 
+static const char teams[] =
+	"{\"https://r.example/team/\":{\"username\":\"team\",\"password\":\"p\"},"
+	"\"r.example\":{\"username\":\"all\",\"password\":\"p\"},"
+	"\"r.example/team/app\":{\"username\":\"app\",\"password\":\"p\"},"
+	"\"registry-1.docker.io/team\":{\"username\":\"hub-team\",\"password\":\"p\"},"
+	"\"https://index.docker.io/v1/\":{\"username\":\"hub\",\"password\":\"p\"}}";
+
 static void test_both_forms_are_found_by_registry(void **state)
 {
 	static const struct {
-		const char *type, *data, *registry, *username, *password;
+		const char *type, *data, *registry, *repository, *username, *password;
 	} cases[] = {
 		{"docker", "{\"r.example:5000\":{\"username\":\"u\",\"password\":\"p:w\"}}",
-	         "r.example:5000", "u", "p:w"},
+	         "r.example:5000", "app", "u", "p:w"},
 		{"docker",
 	         "{\"https://index.docker.io/v1/\":{\"username\":\"u\",\"password\":\"p\"}}",
-	         "docker.io", "u", "p"},
+	         "docker.io", "library/busybox", "u", "p"},
 		{"dockercfg", "{\"https://r.example/v2\":{\"auth\":\"dTpwOnc=\",\"email\":\"\"}}",
-	         "r.example", "u", "p:w"},
-		{"docker", "{}", "docker.io", NULL, NULL},
-		{"docker", "{\"r\":{\"username\":\"u\",\"password\":\"p\"}}", "s", NULL, NULL},
+	         "r.example", "app", "u", "p:w"},
+		{"docker", teams, "r.example", "team/app:1", "app", "p"},
+		{"docker", teams, "r.example", "team/other", "team", "p"},
+		{"docker", teams, "r.example", "app", "all", "p"},
+		{"docker", teams, "docker.io", "team/app", "hub-team", "p"},
+		{"docker", teams, "docker.io", "busybox", "hub", "p"},
+		/* the only one of its host is for all of it */
+		{"docker", "{\"r/team\":{\"username\":\"u\",\"password\":\"p\"}}", "r", "app", "u",
+	         "p"},
+		{"docker", "{}", "docker.io", "busybox", NULL, NULL},
+		{"docker", "{\"r\":{\"username\":\"u\",\"password\":\"p\"}}", "s", "app", NULL,
+	         NULL},
 	};
 
 	(void)state;
@@ -30,7 +46,8 @@ static void test_both_forms_are_found_by_registry(void **state)
 		bool found;
 
 		assert_int_equal(registry_auth_parse(cases[i].type, cases[i].data, &auth, NULL), 0);
-		found = registry_auth_lookup(auth, cases[i].registry, &username, &password);
+		found = registry_auth_lookup(auth, cases[i].registry, cases[i].repository,
+		                             &username, &password);
 		if (found != !!cases[i].username)
 			fail_msg("row %zu", i);
 		if (found) {
@@ -38,7 +55,7 @@ static void test_both_forms_are_found_by_registry(void **state)
 			assert_string_equal(secret_bytes(password), cases[i].password);
 		}
 	}
-	assert_false(registry_auth_lookup(NULL, "r", &(const char *){NULL},
+	assert_false(registry_auth_lookup(NULL, "r", "", &(const char *){NULL},
 	                                  &(const struct secret *){NULL}));
 }
 
