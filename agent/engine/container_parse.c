@@ -180,7 +180,7 @@ static const struct dependency *find_dependency(const struct container *c, const
 	return NULL;
 }
 
-/* The volumes are those of a container that has started: what its image has in them is there. */
+/* Every condition includes that the other one was created. */
 static int depend_on_volumes(struct json_object *obj, struct container *c, struct err *err)
 {
 	struct json_object *list = NULL;
@@ -203,7 +203,7 @@ static int depend_on_volumes(struct json_object *obj, struct container *c, struc
 			return err_prefix(err, r, "volumesFrom[%zu]", i);
 		if (find_dependency(c, source))
 			continue;
-		all[c->n_dependencies] = (struct dependency){.condition = DEPENDENCY_START,
+		all[c->n_dependencies] = (struct dependency){.condition = DEPENDENCY_CREATE,
 		                                             .container = strdup(source)};
 		if (!all[c->n_dependencies++].container)
 			return err_oom(err);

@@ -43,14 +43,17 @@ static int check_alias(const struct container *c, struct err *err)
 	return 0;
 }
 
-/* Every condition includes that the other one has started. */
+/* Every condition but that of volumesFrom includes that the other one has started. */
 static int depend_on(struct container *c, const char *name, struct err *err)
 {
 	struct dependency *all;
 
 	for (size_t i = 0; i < c->n_dependencies; i++)
-		if (strcmp(c->dependencies[i].container, name) == 0)
+		if (strcmp(c->dependencies[i].container, name) == 0) {
+			if (c->dependencies[i].condition == DEPENDENCY_CREATE)
+				c->dependencies[i].condition = DEPENDENCY_START;
 			return 0;
+		}
 	all = reallocarray(c->dependencies, c->n_dependencies + 1, sizeof(*all));
 	if (!all)
 		return err_oom(err);

@@ -60,9 +60,17 @@ static bool has_started(const struct container *c)
 	return c->known == TASK_STATUS_RUNNING || c->started_realtime_usec > 0;
 }
 
+/* Everything but its command was there, as in an image that is nothing but data. */
+static bool could_not_run(const struct container *c)
+{
+	return c->known == TASK_STATUS_STOPPED && c->created_realtime_usec > 0 && c->has_exit_code;
+}
+
 static bool is_satisfied(const struct container *dependency, enum dependency_condition condition)
 {
 	switch (condition) {
+	case DEPENDENCY_CREATE:
+		return has_started(dependency) || could_not_run(dependency);
 	case DEPENDENCY_START:
 		return has_started(dependency);
 	case DEPENDENCY_COMPLETE:
@@ -77,6 +85,13 @@ static bool is_satisfied(const struct container *dependency, enum dependency_con
 	return false;
 }
 
+static const char *describe_end(const struct container *dependency)
+{
+	if (has_started(dependency))
+		return "has ended without an exit code";
+	return dependency->known == TASK_STATUS_STOPPED ? "did not start" : "will never start";
+}
+
 static enum dependency_state check_one(const struct container *container,
                                        const struct dependency *edge,
                                        const struct container *dependency, uint64_t now_usec,
@@ -87,7 +102,8 @@ static enum dependency_state check_one(const struct container *container,
 	if (is_satisfied(dependency, edge->condition))
 		return DEPENDENCIES_MET;
 
-	if (dependency->known == TASK_STATUS_STOPPED && dependency->has_exit_code) {
+	if (dependency->known == TASK_STATUS_STOPPED && dependency->has_exit_code &&
+	    has_started(dependency)) {
 		err_text(err, 0,
 		         "dependency graph: container %s has exited with code %d, %s as %s needs",
 		         dependency->name, dependency->exit_code,
@@ -99,12 +115,11 @@ static enum dependency_state check_one(const struct container *container,
 	    dependency->desired == TASK_STATUS_STOPPED) {
 		if (has_started(dependency) && dependency->known != TASK_STATUS_STOPPED)
 			return DEPENDENCIES_WAIT;
-		err_text(err, 0,
-		         "dependency graph: container %s, which %s depends on, will never start",
-		         dependency->name, container->name);
+		err_text(err, 0, "dependency graph: container %s, which %s depends on, %s",
+		         dependency->name, container->name, describe_end(dependency));
 		return DEPENDENCIES_NEVER;
 	}
-	if (edge->condition == DEPENDENCY_START || dependency->start_timeout_usec == 0 ||
+	if (edge->condition <= DEPENDENCY_START || dependency->start_timeout_usec == 0 ||
 	    dependency->started_usec == 0 || container->known >= TASK_STATUS_CREATED)
 		return DEPENDENCIES_WAIT;
 

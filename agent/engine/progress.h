@@ -22,6 +22,8 @@ enum dependency_state {
 
 /*
  * May the container go on past its image?
+ *   CREATE    the dependency has started, or its command could not be run: on the way there its
+ *             volumes were filled with what its image has in them
  *   START     the dependency runs, or has run
  *   COMPLETE  it has ended with an exit code
  *   SUCCESS   it has ended with exit code 0

@@ -56,6 +56,7 @@ enum task_ipc_mode {
 };
 
 enum dependency_condition {
+	DEPENDENCY_CREATE, /* of volumesFrom; nobody can ask for it in dependsOn */
 	DEPENDENCY_START,
 	DEPENDENCY_COMPLETE,
 	DEPENDENCY_SUCCESS,

@@ -25,6 +25,8 @@ struct case_ {
 	enum dependency_state expected;
 	enum health_status health;
 	enum task_status target; /* how far the one that waits has got */
+	bool created;
+	const char *why; /* of DEPENDENCIES_NEVER, where it matters */
 };
 
 static const struct case_ cases[] = {
@@ -38,6 +40,20 @@ static const struct case_ cases[] = {
          TASK_STATUS_STOPPED, 0, -1, 0, .expected = DEPENDENCIES_NEVER},
 	{"START is never met by what is to stop", DEPENDENCY_START, TASK_STATUS_CREATED,
          TASK_STATUS_STOPPED, 0, -1, 0, .expected = DEPENDENCIES_NEVER},
+	{"START is not met by a command that cannot be run", DEPENDENCY_START, TASK_STATUS_STOPPED,
+         TASK_STATUS_STOPPED, 0, 127, 0, .expected = DEPENDENCIES_NEVER, .created = true,
+         .why = "container dep, which app depends on, did not start"},
+	{"CREATE waits for a start", DEPENDENCY_CREATE, TASK_STATUS_CREATED, TASK_STATUS_RUNNING, 0,
+         -1, 0, .expected = DEPENDENCIES_WAIT, .created = true},
+	{"CREATE is met by running", DEPENDENCY_CREATE, TASK_STATUS_RUNNING, TASK_STATUS_RUNNING, 1,
+         -1, 0, .expected = DEPENDENCIES_MET, .created = true},
+	{"CREATE is met by a command that cannot be run", DEPENDENCY_CREATE, TASK_STATUS_STOPPED,
+         TASK_STATUS_STOPPED, 0, 127, 0, .expected = DEPENDENCIES_MET, .created = true},
+	{"CREATE is not met by what was made and never begun", DEPENDENCY_CREATE,
+         TASK_STATUS_STOPPED, TASK_STATUS_STOPPED, 0, -1, 0, .expected = DEPENDENCIES_NEVER,
+         .created = true},
+	{"CREATE is not met by what was not made", DEPENDENCY_CREATE, TASK_STATUS_STOPPED,
+         TASK_STATUS_STOPPED, 0, 143, 0, .expected = DEPENDENCIES_NEVER},
 	{"COMPLETE waits while running", DEPENDENCY_COMPLETE, TASK_STATUS_RUNNING,
          TASK_STATUS_RUNNING, 1, -1, 0, .expected = DEPENDENCIES_WAIT},
 	{"COMPLETE takes any exit code", DEPENDENCY_COMPLETE, TASK_STATUS_STOPPED,
@@ -97,6 +113,7 @@ static void test_conditions_are_met_as_ecs_says(void **state)
 		         .has_exit_code = c->exit_code >= 0,
 		         .exit_code = c->exit_code,
 		         .start_timeout_usec = (uint64_t)c->start_timeout * 1000000,
+		         .created_realtime_usec = c->created ? 1 : 0,
 		         .started_realtime_usec = c->started ? 1 : 0,
 		         .started_usec = c->started ? NOW - (uint64_t)c->started * 1000000 : 0},
 		};
@@ -109,6 +126,8 @@ static void test_conditions_are_met_as_ecs_says(void **state)
 		if (got != c->expected)
 			fail_msg("%s: %d, not %d", c->what, got, c->expected);
 		if (got == DEPENDENCIES_NEVER && strncmp(err.text, "dependency graph: ", 18) != 0)
+			fail_msg("%s: '%s'", c->what, err.text);
+		if (c->why && !strstr(err.text, c->why))
 			fail_msg("%s: '%s'", c->what, err.text);
 	}
 }

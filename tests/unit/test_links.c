@@ -87,6 +87,9 @@ static void test_a_link_is_a_dependency_unless_there_is_one(void **state)
 		{"\"links\":[\"d_b\"],\"dependsOn\":[{\"containerName\":\"d_b\","
 	         "\"condition\":\"COMPLETE\"}],",
 	         DEPENDENCY_COMPLETE},
+		{"\"links\":[\"d_b\"],\"volumesFrom\":[{\"sourceContainer\":\"d_b\"}],",
+	         DEPENDENCY_START},
+		{"\"volumesFrom\":[{\"sourceContainer\":\"d_b\"}],", DEPENDENCY_CREATE},
 	};
 
 	(void)state;
