@@ -108,8 +108,12 @@ static int handle_known(struct engine_task *et, struct json_object *obj, int64_t
 static int parse_new(struct engine *engine, struct json_object *obj, struct task **ret,
                      struct err *err)
 {
-	const struct task_policy policy = {.privileged_disabled =
-	                                           engine->o.config->privileged_disabled};
+	const struct config *config = engine->o.config;
+	const struct task_policy policy = {
+		.privileged_disabled = config->privileged_disabled,
+		.task_roles_are_off = !config->task_iam_role,
+		.host_task_roles_are_off = !config->task_iam_role_network_host,
+	};
 	_cleanup_(task_freep) struct task *task = NULL;
 	int r;
 

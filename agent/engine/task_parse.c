@@ -248,6 +248,23 @@ static int parse_credentials_ids(struct json_object *obj, struct task *task, str
 	return 0;
 }
 
+/* Without its role a task would run, and fail at whatever it asks AWS for. */
+static int check_task_role(const struct task *task, const struct task_policy *policy,
+                           struct err *err)
+{
+	if (!task->credentials_id)
+		return 0;
+	if (policy->task_roles_are_off)
+		return err_text(err, -EPERM,
+		                "taskRoleArn: task roles are off on this container instance "
+		                "(ECS_ENABLE_TASK_IAM_ROLE)");
+	if (task->network_mode == NETWORK_MODE_HOST && policy->host_task_roles_are_off)
+		return err_text(err, -EPERM,
+		                "taskRoleArn: task roles are off on this container instance in "
+		                "network mode host (ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST)");
+	return 0;
+}
+
 static int copy_without_credentials(struct json_object *obj, struct json_object **ret,
                                     struct err *err)
 {
@@ -327,6 +344,8 @@ int task_parse(struct json_object *obj, const struct task_policy *policy, struct
 		r = parse_limits(obj, task, err);
 	if (r == 0)
 		r = parse_credentials_ids(obj, task, err);
+	if (r == 0)
+		r = check_task_role(task, policy, err);
 	if (r == 0)
 		r = volumes_check(obj, err);
 	if (r == 0)

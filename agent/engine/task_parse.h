@@ -15,8 +15,10 @@
 
 /* The administrator's limits on what a task may ask for. */
 struct task_policy {
-	bool privileged_disabled; /* ECS_DISABLE_PRIVILEGED */
-	bool was_accepted;        /* by task_parse(), perhaps of another version */
+	bool privileged_disabled;     /* ECS_DISABLE_PRIVILEGED */
+	bool task_roles_are_off;      /* ECS_ENABLE_TASK_IAM_ROLE */
+	bool host_task_roles_are_off; /* ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST */
+	bool was_accepted;            /* by task_parse(), perhaps of another version */
 };
 
 /*

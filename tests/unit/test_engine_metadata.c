@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/json.h"
 #include "tests/unit/engine_world.h"
 
 static const char roles[] =
@@ -54,14 +55,26 @@ static void test_role_of_a_task_that_mounts_without_iam_is_its_own(void **state)
 	assert_int_equal(world_count(world, "put-credentials:c-1+mounts"), 0);
 }
 
-static void test_role_is_not_put_where_task_roles_are_off(void **state)
+/* One that has begun with its role goes on, and gets no more of it. */
+static void test_tasks_with_a_role_are_refused_where_task_roles_are_off(void **state)
 {
 	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
 
-	world->config.task_iam_role = false;
 	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), roles));
 	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
-	assert_int_equal(world_count(world, "put-credentials:c-1"), 0);
+	world->config.task_iam_role = false;
+	world_payload(world, "m-2", 2, world_task("t1", world_container("app", NULL), roles));
+	world_wait_word(world, "ack:m-2", 1);
+	world_payload(world, "m-3", 3, world_task("t2", world_container("app", NULL), roles));
+	world_settle(world);
+	assert_int_equal(world_find(world, "t1")->known, TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "put-credentials:c-1"), 1);
+	assert_null(world_find(world, "t2"));
+	events = world_events(world);
+	assert_string_equal(json_text(last_event(events), "task"), WORLD_ARN "t2");
+	assert_non_null(
+		strstr(json_text(last_event(events), "reason"), "ECS_ENABLE_TASK_IAM_ROLE"));
 }
 
 static bool file_has(const char *path, const char *text)
@@ -271,7 +284,7 @@ int main(void)
 		TEST(test_credentials_are_put_before_the_start_and_acknowledged),
 		TEST(test_role_of_a_task_that_mounts_with_iam_is_put_for_mounts),
 		TEST(test_role_of_a_task_that_mounts_without_iam_is_its_own),
-		TEST(test_role_is_not_put_where_task_roles_are_off),
+		TEST(test_tasks_with_a_role_are_refused_where_task_roles_are_off),
 		TEST(test_no_secret_is_in_the_store),
 		TEST(test_restarted_metadata_gets_everything_again),
 		TEST(test_metadata_that_kept_its_sockets_gets_none_again),

@@ -287,6 +287,40 @@ static void test_what_cannot_be_honoured_is_refused_by_name(void **state)
 	}
 }
 
+static void test_a_role_needs_the_setting_of_its_network_mode(void **state)
+{
+	static const struct {
+		struct task_policy policy;
+		const char *members, *word; /* NULL: accepted */
+	} cases[] = {
+		{{.task_roles_are_off = true},
+	         "\"roleCredentials\":",
+	         "(ECS_ENABLE_TASK_IAM_ROLE)"},
+		{{.task_roles_are_off = true}, "\"executionRoleCredentials\":", NULL},
+		{{.host_task_roles_are_off = true}, "\"roleCredentials\":", NULL},
+		{{.host_task_roles_are_off = true},
+	         "\"networkMode\":\"host\",\"roleCredentials\":",
+	         "(ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST)"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(task_freep) struct task *task = NULL;
+		struct err err = {0};
+		char text[512];
+		int r;
+
+		snprintf(text, sizeof(text),
+		         "{\"arn\":\"" ARN "\",%s{\"credentialsId\":\"c\"},"
+		         "\"containers\":[{\"name\":\"a\",\"image\":\"b\"}]}",
+		         cases[i].members);
+		r = try_task(text, &cases[i].policy, &task, &err);
+		if (r != (cases[i].word ? -EPERM : 0) ||
+		    (cases[i].word && !strstr(err.text, cases[i].word)))
+			fail_msg("row %zu: %d, %s", i, r, err.text);
+	}
+}
+
 /* ECS Exec: what cannot be had of it costs it, not the container. */
 static void test_a_managed_agent_has_a_session_limit_or_a_reason_not_to_be(void **state)
 {
@@ -403,6 +437,7 @@ int main(void)
 		cmocka_unit_test(test_a_task_keeps_everything_but_its_credentials),
 		cmocka_unit_test(test_a_task_to_stop_needs_its_arn_only),
 		cmocka_unit_test(test_what_cannot_be_honoured_is_refused_by_name),
+		cmocka_unit_test(test_a_role_needs_the_setting_of_its_network_mode),
 		cmocka_unit_test(test_a_managed_agent_has_a_session_limit_or_a_reason_not_to_be),
 		cmocka_unit_test(test_a_managed_agent_comes_back_from_the_store),
 		cmocka_unit_test(test_hostile_names_and_shapes_are_refused),
