@@ -266,7 +266,7 @@ static int warn_of_unknown_names(struct config *config)
 	int r;
 
 	for (size_t i = 0; (name = envfile_key(config->file, i, NULL)); i++) {
-		if (is_known(name) || !strstr(name, "ECS_"))
+		if (is_known(name) || !(strstr(name, "ECS_") || strstr(name, "AWS_")))
 			continue;
 		r = config_warn(config, "ecs.config line %zu: there is no setting '%s'",
 		                envfile_line(config->file, name), name);

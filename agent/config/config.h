@@ -5,8 +5,8 @@
  * ecs-task reads from there by itself; an empty value is no value. Bad values follow the agent that
  * users know: most fall back to the default with a warning, a few are fatal, and so are those that
  * ecs-task would refuse every task for. Beyond that, a setting that this agent does not carry out,
- * an unknown ECS_ name in ecs.config, and a value that was changed to fit its range each give a
- * warning that names the variable: nothing is accepted and ignored in silence.
+ * an unknown ECS_ or AWS_ name in ecs.config, and a value that was changed to fit its range each
+ * give a warning that names the variable: nothing is accepted and ignored in silence.
  */
 #pragma once
 

@@ -50,8 +50,10 @@
 		.name = n, .support = SETTING_FOREIGN, .kind = KIND_TEXT, .note = hint             \
 	}
 
-#define DOCKER  "there is no Docker here"
-#define WINDOWS "it is for Windows"
+#define DOCKER   "there is no Docker here"
+#define WINDOWS  "it is for Windows"
+#define KEYS     "keys are those of AWS_SHARED_CREDENTIALS_FILE or of the instance"
+#define ENDPOINT "give such endpoints by AWS_ENDPOINT_URL_ECS and the like"
 
 const struct setting settings[] = {
 	/* The node in ECS. */
@@ -244,6 +246,11 @@ const struct setting settings[] = {
 	UNSUPPORTED("ECS_POLLING_METRICS_WAIT_DURATION", NULL, "no metrics are sent"),
 	UNSUPPORTED("ECS_EXCLUDE_IPV6_PORTBINDING", "true", "published ports are IPv4"),
 	UNSUPPORTED("AWS_EC2_METADATA_DISABLED", "false", NULL),
+	UNSUPPORTED("AWS_USE_FIPS_ENDPOINT", "false", ENDPOINT),
+	UNSUPPORTED("AWS_USE_DUALSTACK_ENDPOINT", "false", ENDPOINT),
+	UNSUPPORTED("AWS_CONFIG_FILE", NULL, KEYS),
+	UNSUPPORTED("AWS_ROLE_ARN", NULL, KEYS),
+	UNSUPPORTED("AWS_WEB_IDENTITY_TOKEN_FILE", NULL, KEYS),
 	UNSUPPORTED("NONECS_NUM_CONTAINERS_DELETE_PER_CYCLE", NULL,
                     "all containers here are those of tasks"),
 	UNSUPPORTED("ECS_CONTAINER_INSTANCE_PROPAGATE_TAGS_FROM", "none",
