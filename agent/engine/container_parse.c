@@ -500,6 +500,8 @@ static int parse_documents(struct json_object *obj, enum network_mode mode,
 		r = docker_config_check(c->config, err);
 	if (r == 0 && !policy->was_accepted)
 		r = docker_host_config_check(c->host_config, err);
+	if (r == 0 && !policy->was_accepted)
+		r = links_check_exposed_ports(c, err);
 	if (r == 0)
 		r = check_config(c, err);
 	if (r == 0)

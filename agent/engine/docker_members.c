@@ -49,7 +49,7 @@ static const struct member config_members[] = {
 	{.name = "Domainname", KIND_STRING, HONOURED},
 	{.name = "Entrypoint", KIND_STRINGS, REFUSED, .advice = "the container's entryPoint"},
 	{.name = "Env", KIND_STRINGS, REFUSED, .advice = "the container's environment"},
-	{.name = "ExposedPorts", KIND_OBJECT, WITHOUT_EFFECT},
+	{.name = "ExposedPorts", KIND_OBJECT, HONOURED},
 	{.name = "Healthcheck", KIND_OBJECT, HONOURED, .members = health_members},
 	{.name = "Hostname", KIND_STRING, HONOURED},
 	{.name = "Image", KIND_STRING, HONOURED},

@@ -123,6 +123,49 @@ int links_check(const struct task *task, const struct container *c, struct err *
 	return 0;
 }
 
+struct exposed_port {
+	uint16_t number;
+	char protocol[8];
+};
+
+/* A key of ExposedPorts, "80/tcp" or "80". */
+static int parse_exposed_port(const char *key, struct exposed_port *ret)
+{
+	static const char *const protocols[] = {"tcp", "udp", "sctp"};
+	const char *slash = strchrnul(key, '/');
+	char digits[8];
+	uint64_t number = 0;
+
+	snprintf(digits, sizeof(digits), "%.*s", (int)(slash - key), key);
+	if (slash - key > 5 || parse_u64(digits, UINT16_MAX, &number) < 0 || number == 0)
+		return -EINVAL;
+	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++)
+		if (strcmp(*slash ? slash + 1 : "tcp", protocols[i]) == 0) {
+			ret->number = (uint16_t)number;
+			snprintf(ret->protocol, sizeof(ret->protocol), "%s", protocols[i]);
+			return 0;
+		}
+	return -EINVAL;
+}
+
+int links_check_exposed_ports(const struct container *c, struct err *err)
+{
+	struct json_object *exposed = json_get(c->config, "ExposedPorts");
+	struct exposed_port port;
+
+	if (!json_object_is_type(exposed, json_type_object))
+		return 0;
+	json_object_object_foreach (exposed, key, value) {
+		(void)value;
+		if (parse_exposed_port(key, &port) < 0)
+			return err_text(err, -EINVAL,
+			                "dockerConfig.config: ExposedPorts has \"%.64s\", it must "
+			                "be 1 to 65535, alone or with /tcp, /udp or /sctp",
+			                key);
+	}
+	return 0;
+}
+
 /* --- /etc/hosts --- */
 
 static int find_linked(const struct task *task, const struct link *link,
@@ -184,11 +227,6 @@ int links_add_hosts(const struct task *task, const struct container *c, struct j
 
 /* --- variables --- */
 
-struct exposed_port {
-	uint16_t number;
-	char protocol[8];
-};
-
 struct exposed_ports {
 	struct exposed_port items[PORTS_MAX];
 	size_t n;
@@ -210,21 +248,20 @@ static int add_port(struct exposed_ports *ports, uint16_t number, const char *pr
 	return 0;
 }
 
-/* A key of ExposedPorts, "80/tcp" or "80"; what an image has there otherwise exposes nothing. */
-static int add_image_port(struct exposed_ports *ports, const char *key)
+static int add_exposed_ports(struct exposed_ports *ports, struct json_object *exposed)
 {
-	static const char *const protocols[] = {"tcp", "udp", "sctp"};
-	const char *slash = strchrnul(key, '/');
-	char digits[8];
-	uint64_t number = 0;
+	struct exposed_port port;
+	int r = 0;
 
-	snprintf(digits, sizeof(digits), "%.*s", (int)(slash - key), key);
-	if (slash - key > 5 || parse_u64(digits, UINT16_MAX, &number) < 0 || number == 0)
+	if (!json_object_is_type(exposed, json_type_object))
 		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++)
-		if (strcmp(*slash ? slash + 1 : "tcp", protocols[i]) == 0)
-			return add_port(ports, (uint16_t)number, protocols[i]);
-	return 0;
+	json_object_object_foreach (exposed, key, value) {
+		(void)value;
+		/* What an image has there otherwise exposes nothing. */
+		if (r == 0 && parse_exposed_port(key, &port) == 0)
+			r = add_port(ports, port.number, port.protocol);
+	}
+	return r;
 }
 
 /* By number, TCP before others of the same. */
@@ -241,20 +278,16 @@ static int compare_ports(const void *a, const void *b)
 
 static int find_ports(const struct container *other, struct exposed_ports *ret, struct err *err)
 {
-	struct json_object *exposed = json_get(other->image_config, "ExposedPorts");
 	int r = 0;
 
 	ret->n = 0;
 	for (size_t i = 0; i < other->n_ports && r == 0; i++)
 		r = add_port(ret, other->ports[i].container_port,
 		             other->ports[i].udp ? "udp" : "tcp");
-	if (r == 0 && json_object_is_type(exposed, json_type_object)) {
-		json_object_object_foreach (exposed, key, value) {
-			(void)value;
-			if (r == 0)
-				r = add_image_port(ret, key);
-		}
-	}
+	if (r == 0)
+		r = add_exposed_ports(ret, json_get(other->config, "ExposedPorts"));
+	if (r == 0)
+		r = add_exposed_ports(ret, json_get(other->image_config, "ExposedPorts"));
 	if (r < 0)
 		return err_text(err, r,
 		                "cannot link to container %s: it exposes more than %d ports, which "

@@ -21,6 +21,10 @@ int links_parse(struct json_object *container, enum network_mode mode, struct co
 /* Are the linked containers others of the task? -EINVAL naming the link. */
 int links_check(const struct task *task, const struct container *c, struct err *err);
 
+/* ExposedPorts of dockerConfig.config, which make variables of who links to c. -EINVAL naming a key
+ * that is no port. */
+int links_check_exposed_ports(const struct container *c, struct err *err);
+
 /*
  * Add "linkedHosts" of agent/task/protocol.h to obj. -ENOTCONN with err->name
  * CannotStartContainerError: a linked container is not running; -ENOMEM.

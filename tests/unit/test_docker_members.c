@@ -24,7 +24,8 @@ static const struct row {
 	{"\"AttachStdin\":true", "", NULL},
 	{"\"AttachStdout\":true", "", NULL},
 	{"\"AttachStderr\":true", "", NULL},
-	{"\"ExposedPorts\":{\"80/tcp\":{}}", "", NULL},
+	{"\"ExposedPorts\":{\"80/tcp\":{}}", "", NULL}, /* for links to it */
+	{"\"ExposedPorts\":{\"80-90/tcp\":{}}", NULL, "ExposedPorts has \"80-90/tcp\", it must be"},
 	{"\"Tty\":true", "\"terminal\":true", NULL},
 	{"\"OpenStdin\":true", "\"interactive\":true", NULL},
 	{"\"StdinOnce\":true", "", NULL},

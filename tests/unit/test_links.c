@@ -137,6 +137,7 @@ static void test_variables_are_those_of_docker(void **state)
 		{"DATA_BASE_PORT_5432_TCP_ADDR", "172.29.0.5"},
 		{"DATA_BASE_PORT_5432_TCP_PORT", "5432"},
 		{"DATA_BASE_PORT_5432_TCP_PROTO", "tcp"},
+		{"DATA_BASE_PORT_8080_TCP", "tcp://172.29.0.5:8080"}, /* of its definition */
 		{"DATA_BASE_PORT_99_TCP", NULL},
 		{"DATA_BASE_ENV_A", "definition"},
 		{"DATA_BASE_ENV_B", "image=2"},
@@ -148,7 +149,8 @@ static void test_variables_are_those_of_docker(void **state)
 	_cleanup_(task_freep) struct task *task = make_task(
 		"\"links\":[\"d_b:data-base\"],\"environment\":{\"DATA_BASE_ENV_C\":\"own\"},",
 		"\"environment\":{\"A\":\"definition\",\"C\":\"its\",\"HOME\":\"/h\"},"
-		"\"portMappings\":[{\"containerPort\":5432}],",
+		"\"portMappings\":[{\"containerPort\":5432}],"
+		"\"dockerConfig\":{\"config\":\"{\\\"ExposedPorts\\\":{\\\"8080/tcp\\\":{}}}\"},",
 		"{\"Env\":[\"A=image\",\"B=image=1\",\"B=image=2\",\"PATH=/p\"],"
 		"\"ExposedPorts\":{\"5432/tcp\":{},\"53/udp\":{},\"53\":{},\"99/x\":{},\"0\":{},"
 		"\"70000/tcp\":{},\"\":{},\"x/tcp\":{}}}");
