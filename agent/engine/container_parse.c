@@ -590,6 +590,8 @@ int container_parse(struct json_object *obj, enum network_mode mode,
 		r = check_registry_authentication(obj, err);
 	if (r == 0)
 		r = parse_documents(obj, mode, policy, c, err);
+	if (r == 0 && !policy->was_accepted)
+		r = health_check_own(c, err);
 	if (r == 0)
 		r = health_parse(c, err);
 	return r < 0 ? err_prefix(err, r, "%s", where) : 0;

@@ -142,6 +142,22 @@ int health_parse(struct container *c, struct err *err)
 	return 0;
 }
 
+int health_check_own(const struct container *c, struct err *err)
+{
+	struct json_object *check = get_check(c);
+
+	if (!json_object_is_type(check, json_type_object) || !json_is_zero(json_get(check, "Test")))
+		return 0;
+	json_object_object_foreach (check, name, value) {
+		if (!json_is_zero(value))
+			return err_text(err, -EOPNOTSUPP,
+			                "healthCheck: %.64s without Test: a command is needed, "
+			                "since HEALTHCHECK of an image is not carried out",
+			                name);
+	}
+	return 0;
+}
+
 static int append_text(struct json_object *list, const char *text)
 {
 	return json_append(list, json_object_new_string(text));

@@ -15,6 +15,10 @@
  * needs one. -EINVAL names what is wrong. */
 int health_parse(struct container *container, struct err *err);
 
+/* Times and retries without a command are Docker's way to change those of the image's HEALTHCHECK:
+ * -EOPNOTSUPP. */
+int health_check_own(const struct container *container, struct err *err);
+
 /* Add "healthCheck" of agent/task/protocol.h to obj, where the container has one. */
 int health_add_check(const struct container *container, struct json_object *obj);
 
