@@ -11,13 +11,13 @@
 #include "agent/acs/acs.h"
 #include "agent/config/registry_auth.h"
 #include "agent/ecs/ecs.h"
-#include "agent/ecs/execute_command.h"
 #include "agent/ecs/instance.h"
 #include "agent/ecs/poll_endpoint.h"
 #include "agent/ecs/registration.h"
 #include "agent/engine/discard.h"
 #include "agent/engine/engine.h"
 #include "agent/engine/rebuild.h"
+#include "agent/facts.h"
 #include "agent/identity.h"
 #include "agent/watchdog.h"
 #include "lib/aws_credentials.h"
@@ -27,7 +27,6 @@
 #include "lib/imds.h"
 #include "lib/log.h"
 #include "lib/loop.h"
-#include "lib/lsm.h"
 #include "lib/options.h"
 
 #define ID_FILE_MAX 4096
@@ -42,6 +41,7 @@ struct node {
 	struct state *state;
 	struct log_ctx log;
 
+	struct node_facts facts;
 	struct http_settings http_settings;
 	struct http_client *http;
 	struct imds *imds;
@@ -165,30 +165,6 @@ static void on_registered(int r, const struct err *err, void *userdata)
 	(void)malloc_trim(0); /* what starting took is not needed again */
 }
 
-/* What is announced must work: a setting alone makes no security module. */
-static struct node_facts find_facts(const struct node *node)
-{
-	const struct config *config = node->config;
-	char efs_helper[PATH_MAX];
-	struct node_facts facts = {
-		.task_cgroups = config->task_cpu_mem_limit,
-		.execute_command = execute_command_is_installed(node->options->state_dir),
-		.apparmor = lsm_has_apparmor(),
-		.selinux = lsm_has_selinux(),
-		.efs_utils = program_find("mount.efs", efs_helper, sizeof(efs_helper)) == 0,
-	};
-
-	if (config->apparmor_capable && !facts.apparmor)
-		log_warning(NULL, 0,
-		            "ECS_APPARMOR_CAPABLE is true, but AppArmor is not enabled on "
-		            "this host: it is not announced");
-	if (config->selinux_capable && !facts.selinux)
-		log_warning(NULL, 0,
-		            "ECS_SELINUX_CAPABLE is true, but SELinux is not enabled on "
-		            "this host: it is not announced");
-	return facts;
-}
-
 static int start_registration(struct node *node, struct err *err)
 {
 	_cleanup_free_ char *arn = NULL;
@@ -203,7 +179,7 @@ static int start_registration(struct node *node, struct err *err)
 			.loop = node->loop,
 			.config = node->config,
 			.instance = instance_lookup_result(node->lookup),
-			.facts = find_facts(node),
+			.facts = node->facts,
 			.container_instance_arn = arn,
 		},
 		on_registered, node, &node->registration, err);
@@ -235,6 +211,7 @@ static int start_engine(struct node *node, struct err *err)
 		.availability_zone = instance->availability_zone,
 		.logs_endpoint = config_endpoint_setting(node->config, "logs"),
 		.ecr_endpoint = config_endpoint_setting(node->config, "ecr"),
+		.no_task_limits = !node->facts.task_cgroups,
 	};
 	int r;
 
@@ -255,9 +232,15 @@ static int check_cluster(struct node *node, struct err *err);
 
 static void use_state(struct node *node)
 {
+	const struct facts_sources host = {.state_dir = node->options->state_dir};
 	struct err failure = {0};
 	int r;
 
+	r = facts_find(node->config, &host, &node->facts, &failure);
+	if (r < 0) {
+		fail(node, r == -EOPNOTSUPP ? EXIT_TERMINAL : EXIT_FAILURE, "start", &failure);
+		return;
+	}
 	r = check_cluster(node, &failure);
 	if (r >= 0)
 		r = start_engine(node, &failure);

@@ -36,6 +36,14 @@ struct cgroup_root *cgroup_root_free(struct cgroup_root *root);
 DEFINE_CLEANUP(struct cgroup_root *, cgroup_root_free)
 bool cgroup_root_is_v2(const struct cgroup_root *root);
 
+/*
+ * Can CPU and memory be limited on this host at all: for who may read only. mount: NULL for
+ * /sys/fs/cgroup; proc_cgroups: NULL for /proc/cgroups. Returns 0, or -EOPNOTSUPP (err names the
+ * controller), or -ENOMEM.
+ * Source: Linux Documentation/admin-guide/cgroup-v2.rst "cgroup.controllers", cgroups(7).
+ */
+int cgroup_check_controllers(const char *mount, const char *proc_cgroups, struct err *err);
+
 /* Zero fields leave what is in place, in a new cgroup the kernel's default. */
 struct cgroup_limits {
 	uint64_t cpu_shares;               /* v1 cpu.shares 2..262144; v2 weight as runc converts */

@@ -84,7 +84,7 @@ struct config {
 	/* cgroups. */
 	bool health_check_disabled;      /* ECS_DISABLE_DOCKER_HEALTH_CHECK */
 	bool task_cpu_mem_limit;         /* ECS_ENABLE_TASK_CPU_MEM_LIMIT */
-	bool task_cpu_mem_limit_is_set;  /* set on and impossible: exit 5; unset: off in silence */
+	bool task_cpu_mem_limit_is_set;  /* on and impossible: set, exit 5; unset, it is off */
 	bool task_memory_inside;         /* ECS_PROPAGATE_TASK_MEMORY_LIMIT_CGROUPV2, also on v1 */
 	uint64_t cgroup_cpu_period_usec; /* ECS_CGROUP_CPU_PERIOD */
 	uint64_t task_pids_limit;        /* ECS_TASK_PIDS_LIMIT; 0: none */

@@ -159,7 +159,7 @@ static void set_spec_options(struct engine *engine)
 		.region = engine->o.region,
 		.logs_endpoint = engine->o.logs_endpoint,
 		.task_iam_role = config->task_iam_role,
-		.task_cgroup_limits = config->task_cpu_mem_limit,
+		.task_cgroup_limits = config->task_cpu_mem_limit && !engine->o.no_task_limits,
 		.task_memory_inside = config->task_memory_inside,
 		.selinux = config->selinux_capable && lsm_has_selinux(),
 		.cgroup_cpu_period_usec = config->cgroup_cpu_period_usec,

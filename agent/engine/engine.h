@@ -41,6 +41,7 @@ struct engine_options {
 	const char *availability_zone; /* NULL: unknown */
 	const char *logs_endpoint;     /* NULL: that of the region */
 	const char *ecr_endpoint;      /* the same */
+	bool no_task_limits;           /* the host has none, whatever config says */
 };
 
 int engine_new(const struct engine_options *options, struct engine **ret, struct err *err);
