@@ -54,10 +54,8 @@ enum network_mode container_network_mode(const struct task *task, const struct c
 const char *dependency_condition_to_string(enum dependency_condition condition)
 {
 	static const char *const names[] = {
-		[DEPENDENCY_CREATE] = "CREATE",
-		[DEPENDENCY_START] = "START",
-		[DEPENDENCY_COMPLETE] = "COMPLETE",
-		[DEPENDENCY_SUCCESS] = "SUCCESS",
+		[DEPENDENCY_CREATE] = "CREATE",     [DEPENDENCY_START] = "START",
+		[DEPENDENCY_COMPLETE] = "COMPLETE", [DEPENDENCY_SUCCESS] = "SUCCESS",
 		[DEPENDENCY_HEALTHY] = "HEALTHY",
 	};
 
