@@ -16,6 +16,7 @@
 #include "agent/task/host_mounts.h"
 #include "agent/task/host_path.h"
 #include "agent/task/rootfs.h"
+#include "agent/task/volume_fill.h"
 #include "lib/fd.h"
 #include "lib/parse.h"
 
@@ -126,15 +127,62 @@ static int open_volume(struct child *child, const struct mount_spec *mount)
 	return r < 0 ? r : fd;
 }
 
-/* By way of the mount, so that ids are the same in the image and in the volume. */
-static int fill_volume(struct child *child, const struct mount_spec *mount, int tree)
+/* By way of a mount, so that ids are the same in the image and in the volume. */
+static int copy_image(struct child *child, const struct volume_fill *fill, int image, int volume)
 {
-	_cleanup_close_ int volume = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int tree = -EBADF, place = -EBADF;
+	int r;
 
-	/* A server that gives root no rights: it is for the container's user to use. */
-	if (volume < 0 && errno == EACCES && mount->volume.scope == VOLUME_MOUNTED)
+	if (fill->copy_fd < 0)
+		return volume_copy(image, volume);
+	tree = mount_clone(fill->copy_fd, false);
+	r = tree < 0 ? tree : child_map_tree(child, tree, false, fill->copy_fd);
+	if (r < 0)
+		return r;
+	place = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return place < 0 ? -errno : volume_copy(image, place);
+}
+
+/* What is made to fill a volume is root's, as the volumes are. */
+static int begin_fill(struct child *child, const struct volume *volume, int volume_fd, int image,
+                      struct volume_fill *fill)
+{
+	const struct child_plan *plan = child->plan;
+	int r = plan->userns ? userns_own_files(NULL) : 0, own;
+
+	if (r < 0)
+		return r;
+	r = volume_fill_begin(volume, &plan->volume_dirs, volume_fd, image, fill);
+	own = plan->userns ? userns_own_files(plan->userns) : 0;
+	return own < 0 ? own : r;
+}
+
+/* source: the volume itself; tree: its mount for the container. */
+static int fill_volume(struct child *child, const struct mount_spec *mount, int source, int tree)
+{
+	bool mounted = mount->volume.scope == VOLUME_MOUNTED;
+	_cleanup_close_ int volume = -EBADF, image = -EBADF;
+	struct volume_fill fill = VOLUME_FILL_EMPTY;
+	int r;
+
+	if (mounted && mount->nocopy)
 		return 0;
-	return volume < 0 ? -errno : volume_fill(volume, child->root_fd, mount->target);
+	volume = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* A server that gives root no rights: it is for the container's user to use. */
+	if (volume < 0)
+		return mounted && errno == EACCES ? 0 : -errno;
+	image = mount->nocopy ? -ENOENT : volume_open_image(child->root_fd, mount->target);
+	if (image < 0 && image != -ENOENT && image != -ENOTDIR && image != -EXDEV)
+		return image;
+
+	r = begin_fill(child, &mount->volume, mounted ? volume : source, image, &fill);
+	if (r > 0) {
+		r = copy_image(child, &fill, image, volume);
+		if (r == 0)
+			r = volume_fill_commit(&fill);
+	}
+	volume_fill_done(&fill);
+	return r;
 }
 
 /* A volume is ours: ECS_ALLOWED_HOST_PATHS is not about it. */
@@ -158,8 +206,8 @@ static int volume_mount(struct child *child, const struct mount_spec *mount)
 		return tree;
 	if (own)
 		r = child_map_tree(child, tree, mount->recursive, volume);
-	if (r == 0 && !mount->nocopy)
-		r = fill_volume(child, mount, tree);
+	if (r == 0)
+		r = fill_volume(child, mount, volume, tree);
 	if (r < 0)
 		return r;
 

@@ -9,20 +9,18 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
-#include <stdint.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "agent/task/dir_entries.h"
 #include "lib/fd.h"
 
-#define DEPTH_MAX    128
-#define ENTRIES_SIZE 4096 /* of one getdents64(2); there is one on the stack for each level */
-#define XATTRS_SIZE  4096
-#define XATTR_SIZE   4096
+#define DEPTH_MAX   128
+#define XATTRS_SIZE 4096
+#define XATTR_SIZE  4096
 
 int volume_parse(const char *text, struct volume *ret)
 {
@@ -58,8 +56,7 @@ static int open_directory(int dir_fd, const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
-/* The directory in which volumes of that scope are. */
-static int open_scope(enum volume_scope scope, const struct volume_dirs *dirs)
+int volume_open_scope(enum volume_scope scope, const struct volume_dirs *dirs)
 {
 	bool own = scope == VOLUME_TASK || scope == VOLUME_ANONYMOUS;
 	const char *top = own ? dirs->task : scope == VOLUME_SHARED ? dirs->shared : dirs->mounted;
@@ -75,7 +72,7 @@ static int open_scope(enum volume_scope scope, const struct volume_dirs *dirs)
 
 int volume_open(const struct volume *volume, const struct volume_dirs *dirs)
 {
-	_cleanup_close_ int scope_fd = open_scope(volume->scope, dirs);
+	_cleanup_close_ int scope_fd = volume_open_scope(volume->scope, dirs);
 	_cleanup_close_ int fd = -EBADF;
 	bool made = false;
 
@@ -101,36 +98,6 @@ int volume_open(const struct volume *volume, const struct volume_dirs *dirs)
 	return TAKE_FD(fd);
 }
 
-struct linux_dirent64 {
-	uint64_t d_ino;
-	int64_t d_off;
-	unsigned short d_reclen;
-	unsigned char d_type;
-	char d_name[];
-};
-
-static bool is_dots(const char *name)
-{
-	return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
-}
-
-/* 1 if the directory has an entry, 0 if not. */
-static int has_entries(int fd)
-{
-	_Alignas(struct linux_dirent64) char buf[ENTRIES_SIZE];
-	long n;
-
-	while ((n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0)
-		for (long at = 0; at < n;) {
-			const struct linux_dirent64 *entry = (const void *)(buf + at);
-
-			if (!is_dots(entry->d_name))
-				return 1;
-			at += entry->d_reclen;
-		}
-	return n < 0 ? -errno : 0;
-}
-
 /* Those that a layer can bring: capabilities of files, ACLs, user.*; labels of a security module
  * belong to the place and not to the file. */
 static int copy_xattrs(int from, int to)
@@ -153,7 +120,7 @@ static int copy_xattrs(int from, int to)
 }
 
 /* Owner before mode, since a change of owner takes the set-user-ID bit away. */
-static int copy_attributes(int from, int to, const struct stat *st)
+static int put_attributes(int from, int to, const struct stat *st)
 {
 	const struct timespec times[2] = {st->st_atim, st->st_mtim};
 	int r;
@@ -227,7 +194,7 @@ static int copy_file(int from_dir, int to_dir, const char *name)
 	if (to < 0)
 		return -errno;
 	r = copy_data(from, to, st.st_size);
-	return r < 0 ? r : copy_attributes(from, to, &st);
+	return r < 0 ? r : put_attributes(from, to, &st);
 }
 
 static int copy_link(int from_dir, int to_dir, const char *name, const struct stat *st)
@@ -264,52 +231,60 @@ static int copy_below(int from_dir, int to_dir, const char *name, int depth)
 	return to < 0 ? to : copy_directory(from, to, depth + 1);
 }
 
-static int copy_entry(int from_dir, int to_dir, const char *name, int depth)
+struct copy {
+	int to;
+	int depth;
+};
+
+static int copy_entry(int from_dir, const char *name, void *userdata)
 {
+	const struct copy *copy = userdata;
 	struct stat st;
 
 	if (fstatat(from_dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	switch (st.st_mode & S_IFMT) {
 	case S_IFDIR:
-		return copy_below(from_dir, to_dir, name, depth);
+		return copy_below(from_dir, copy->to, name, copy->depth);
 	case S_IFREG:
-		return copy_file(from_dir, to_dir, name);
+		return copy_file(from_dir, copy->to, name);
 	case S_IFLNK:
-		return copy_link(from_dir, to_dir, name, &st);
+		return copy_link(from_dir, copy->to, name, &st);
 	case S_IFSOCK:
 		return 0; /* nobody listens on a copy */
 	default:
-		return copy_node(to_dir, name, &st);
+		return copy_node(copy->to, name, &st);
 	}
 }
 
 /* The attributes last: entries change the times of their directory. */
 static int copy_directory(int from, int to, int depth)
 {
-	_Alignas(struct linux_dirent64) char buf[ENTRIES_SIZE];
+	struct copy copy = {to, depth};
 	struct stat st;
-	long n;
+	int r;
 
 	if (depth > DEPTH_MAX)
 		return -ELOOP;
 	if (fstat(from, &st) < 0)
 		return -errno;
-	while ((n = syscall(SYS_getdents64, from, buf, sizeof(buf))) > 0)
-		for (long at = 0; at < n;) {
-			const struct linux_dirent64 *entry = (const void *)(buf + at);
-			int r = is_dots(entry->d_name) ? 0
-			                               : copy_entry(from, to, entry->d_name, depth);
-
-			if (r < 0)
-				return r;
-			at += entry->d_reclen;
-		}
-	return n < 0 ? -errno : copy_attributes(from, to, &st);
+	r = dir_each_entry(from, copy_entry, &copy);
+	return r < 0 ? r : put_attributes(from, to, &st);
 }
 
-/* What the image itself has there: through no other volume. */
-static int open_image_directory(int root_fd, const char *path)
+int volume_copy(int from_fd, int to_fd)
+{
+	return copy_directory(from_fd, to_fd, 0);
+}
+
+int volume_copy_attributes(int from_fd, int to_fd)
+{
+	struct stat st;
+
+	return fstat(from_fd, &st) < 0 ? -errno : put_attributes(from_fd, to_fd, &st);
+}
+
+int volume_open_image(int root_fd, const char *path)
 {
 	struct open_how how = {
 		.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
@@ -318,24 +293,4 @@ static int open_image_directory(int root_fd, const char *path)
 	long fd = syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
 
 	return fd < 0 ? -errno : (int)fd;
-}
-
-int volume_fill(int volume_fd, int root_fd, const char *path)
-{
-	_cleanup_close_ int from = open_image_directory(root_fd, path);
-	int r;
-
-	if (from == -ENOENT || from == -ENOTDIR || from == -EXDEV)
-		return 0;
-	if (from < 0)
-		return from;
-	if (flock(volume_fd, LOCK_EX) < 0)
-		return -errno;
-	r = has_entries(volume_fd);
-	if (r == 0)
-		r = copy_directory(from, volume_fd, 0);
-	else if (r > 0)
-		r = 0;
-	(void)flock(volume_fd, LOCK_UN); /* closing it does the same */
-	return r;
 }

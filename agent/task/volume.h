@@ -7,7 +7,8 @@
  *   <run>/volumes/<name>                        mounted by ecs-volume, in this namespace
  * (mounted.h)
  *
- * A new volume gets what the image has at the place where it is mounted first, as Docker does it.
+ * A new volume gets what the image has at the place where it is mounted first, as Docker does it
+ * (volume_fill.h).
  * Everything here runs in the child before execve(2) and allocates nothing.
  */
 #pragma once
@@ -54,11 +55,23 @@ int volume_parse(const char *text, struct volume *ret);
  */
 int volume_open(const struct volume *volume, const struct volume_dirs *dirs);
 
+/* The directory in which volumes of that scope are: a descriptor, or -errno. */
+int volume_open_scope(enum volume_scope scope, const struct volume_dirs *dirs);
+
 /*
- * Fill an empty volume with what is at path in the root file system root_fd, with owners, modes,
- * times and extended attributes; sockets are left out, hard links become files of their own.
- * Nothing there, a path through another mount, and a volume that has something are no error.
- * Containers that start at the same time wait for each other here. -ENOSPC and other errors of
- * writing; -ELOOP: more than 128 directories deep.
+ * What the image itself has at path in the root file system root_fd, through no other mount.
+ * Returns a descriptor, -ENOENT or -ENOTDIR if there is no directory, -EXDEV if another mount is in
+ * the way, or -errno.
  */
-int volume_fill(int volume_fd, int root_fd, const char *path);
+int volume_open_image(int root_fd, const char *path);
+
+/*
+ * Copy what is in a directory into another, with owners, modes, times and extended attributes,
+ * those of the directory itself last; sockets are left out, hard links become files of their own.
+ * -EEXIST: one of them is there; -ELOOP: more than 128 directories deep; -ENOSPC and other errors
+ * of writing leave a part.
+ */
+int volume_copy(int from_fd, int to_fd);
+
+/* Those of the directory itself alone. */
+int volume_copy_attributes(int from_fd, int to_fd);

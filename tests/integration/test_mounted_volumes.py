@@ -4,6 +4,7 @@ File systems with a server are in tests/vm/test_nfs.py.
 """
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -119,6 +120,24 @@ def test_containers_of_a_task_share_a_mount_that_goes_with_it(host, task, start)
     assert task.call("volume", [os.open("/dev/null", os.O_RDONLY)], name="v")["type"] == "volume-held"
     task.call("end")
     assert not (host.state / "tasks" / task.id).exists()
+
+
+def test_a_mount_is_filled_whatever_lock_a_container_has_on_it(host, task, start):
+    def fill(path):
+        (path / "data").mkdir()
+        (path / "data/file").write_text("image\n")
+
+    layers = [host.busybox_layer(), host.layer(fill)]
+    give(task, start().mount(task.id, **driver("tmpfs")))
+    fd = os.open(f"/proc/{task.pid}/root{host.run}/volumes/v", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        for name in ("fills", "finds"):
+            assert task.sh("cat /data/file", name=name, layers=layers,
+                           config=mounted("v", "/data")) == (0, "image\n")
+    finally:
+        os.close(fd)
+    assert list((host.state / "volumes/.fill").iterdir()) == []
 
 
 def test_what_is_mounted_is_not_removed_with_the_task(host, task, start):

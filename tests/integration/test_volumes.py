@@ -1,7 +1,10 @@
 """Volumes: of a task, of an image, and shared ones; what is in them, who has them, and their end."""
 
+import contextlib
+import fcntl
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -116,6 +119,98 @@ def test_a_volume_is_filled_once_and_not_at_all_with_nocopy(host, task):
     _, out = task.sh("ls /data", name="c", layers=layers,
                      config=mounts(volume("task/w", "/data", "nocopy")))
     assert out == ""
+
+
+@contextlib.contextmanager
+def small_disk(path, size):
+    path.mkdir(mode=0o755, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0755,size={size}", "small", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_a_copy_that_ends_half_way_does_not_count(host):
+    def fill(path):
+        (path / "data").mkdir()
+        for n in range(8):
+            (path / f"data/{n}").write_bytes(bytes([n]) * (4 << 20))
+        os.chown(path / "data", 1000, 1001)
+        (path / "data").chmod(0o751)
+
+    def start(name, **limits):
+        task.create(["/bin/sh", "-c", "stat -c '%u:%g %a' /data; du -a /data/*; echo x >> /data/7"], name=name,
+                    layers=layers, config={"linux": {"resources": limits}, **mounts(volume("shared/v", "/data"))})
+        task.connection.seq += 1
+        task.connection.send({"type": "start", "seq": task.connection.seq, "container": name})
+
+    layers, volumes = [host.busybox_layer(), host.layer(fill)], host.state / "volumes"
+    with small_disk(volumes, "10m"):
+        task = Task(host)
+        start("full")
+        assert "No space left" in task.connection.event("error")["message"]
+        assert list((volumes / "v").iterdir()) == [] and os.statvfs(volumes).f_bfree > 0
+        subprocess.run(["mount", "-o", "remount,size=64m", volumes], check=True)
+        start("killed", memory={"limit": 16 << 20, "swap": 16 << 20})
+        assert "killed before it ran" in task.connection.event("error")["message"]
+        assert list((volumes / "v").iterdir()) == []
+        assert os.statvfs(volumes).f_blocks - os.statvfs(volumes).f_bfree > 256, "it was not half way"
+
+        names = ["one", "two"]  # at the same time: neither runs before all is there
+        for name in names:
+            start(name)
+        for name in names:
+            assert task.connection.event("exited", name)["exitCode"] == 0
+            found = task.output(name).splitlines()
+            assert found[0] == "1000:1001 751"
+            assert [line.split()[1] for line in found[1:]] == [f"/data/{n}" for n in range(8)]
+            assert [line.split()[0] for line in found[1:8]] == ["4096"] * 7
+        assert (volumes / "v/7").read_bytes() == b"\7" * (4 << 20) + b"x\nx\n"
+        assert list((volumes / ".fill").iterdir()) == []
+        task.kill()
+
+
+def test_a_copy_that_was_whole_moves_in_beside_what_containers_wrote(host, task):
+    """As a power cut leaves it, and whatever the next container has there."""
+    left = host.state / "volumes/.fill/v"
+    for name in ("done/sub", "done/both", "new"):
+        (left / name).mkdir(parents=True)
+    for name in ("done/sub/file", "done/mine", "done/both/image", "new/part"):
+        (left / name).write_text("image\n")
+    (left / "done").chmod(0o1777)
+    (host.state / "volumes/v/both").mkdir(parents=True)
+    (host.state / "volumes/v/mine").write_text("container\n")
+    _, out = task.sh("stat -c %a /data; cd /data && find . -type f | sort && cat mine sub/file",
+                     config=mounts(volume("shared/v", "/data", "nocopy")))
+    assert out.splitlines() == ["1777", "./mine", "./sub/file", "container", "image"]
+    assert list(left.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["a directory", "a disk of its own"])
+def test_a_container_s_lock_on_a_volume_holds_up_no_other(host, place):
+    """flock(2) is about the inode, which each container that mounts the volume can open."""
+    def fill(path):
+        (path / "data").mkdir()
+        (path / "data/file").write_text("image\n")
+        (path / "data").chmod(0o1771)
+
+    directory = host.state / "volumes/v"
+    directory.mkdir()
+    layers = [host.busybox_layer(), host.layer(fill)]
+    with small_disk(directory, "8m") if place == "a disk of its own" else contextlib.nullcontext():
+        task = Task(host)
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            for name in ("fills", "finds"):
+                _, out = task.sh("cat /data/file; stat -c %a /data", name=name, layers=layers,
+                                 config=mounts(volume("shared/v", "/data")))
+                assert out.split() == ["image", "1771"]
+        finally:
+            os.close(fd)
+        assert list((host.state / "volumes/.fill").iterdir()) == []
+        task.kill()
 
 
 def test_a_volume_does_not_take_what_another_mount_has(host, task):
