@@ -22,7 +22,7 @@
 #define LOG            STATE_DATABASE "-wal"
 #define INDEX          STATE_DATABASE "-shm"
 #define LOG_BYTES      (8ll << 20) /* twice of what a checkpoint begins at */
-#define DATABASE_BYTES (4ll << 20) /* what a log of that size can add */
+#define DATABASE_BYTES (2ll << 20) /* at the least, and at the most twice as much */
 /* SQLite's own default. */
 #define CHECKPOINT_PAGES 1000
 #define AGAIN_USEC       (10 * 1000 * 1000ull)
@@ -50,13 +50,17 @@ static int reserve_log(const struct state *state)
 	return fd < 0 ? fd : allocate(fd, 0, LOG_BYTES);
 }
 
+/* Up to an end that is the same when the database has grown a little: on a full disk there is
+ * just what a checkpoint has let go of. */
 static int reserve_database(const struct state *state)
 {
 	struct stat st;
+	off_t end;
 
 	if (fstat(state->db_fd, &st) < 0)
 		return -errno;
-	return allocate(state->db_fd, st.st_size, DATABASE_BYTES);
+	end = (st.st_size / DATABASE_BYTES + 2) * DATABASE_BYTES;
+	return allocate(state->db_fd, st.st_size, end - st.st_size);
 }
 
 static void reserve(struct state *state)

@@ -7,8 +7,8 @@
  * what is queued meanwhile is the next one. What has to wait until they are durable
  * (acknowledgements, reports, launches) is given to state_after_commit(). A transaction that fails
  * (disk full) stays queued and is tried again, 1 to 30 seconds later; what waits for it waits on.
- * 12 MiB of the disk are reserved for the database and its log, so that others can fill it and
- * commits go on. In the end the log stays, empty, with its part of them.
+ * Up to 12 MiB of the disk are reserved for the database and its log, so that others can fill it
+ * and commits go on. In the end the log stays, empty, with its part of them.
  *
  * A damaged database is set aside as agent.db.damaged-<time> (the newest five are kept) and a new
  * one begun: the state is a cache of what the supervisors of the tasks know. A new one is
