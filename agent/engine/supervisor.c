@@ -305,9 +305,14 @@ static int ask_state(struct engine_task *et);
 
 static int on_ask_again(sd_event_source *source, uint64_t usec, void *userdata)
 {
+	struct engine_task *et = userdata;
+	int r;
+
 	(void)source;
 	(void)usec;
-	(void)ask_state(userdata); /* a broken connection is noticed as such */
+	r = ask_state(et);
+	if (r < 0 && r != -EPIPE) /* a broken connection is noticed as such */
+		again(et, on_ask_again);
 	return 0;
 }
 

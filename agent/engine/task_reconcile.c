@@ -221,6 +221,8 @@ static void retreat(struct engine_container *ec)
 	if (ec->op == OP_CREATE || ec->op == OP_ATTACH || ec->op == OP_SERVE || ec->op == OP_SAVE ||
 	    ec->op == OP_START || ec->op == OP_STOP)
 		return; /* its outcome comes within its deadline */
+	if (et->supervisor.status == SUPERVISOR_FINDING)
+		return; /* it may run, or have exited: its supervisor tells */
 	container_give_up_restart(ec);
 	if (c->known == TASK_STATUS_STOPPED)
 		return;

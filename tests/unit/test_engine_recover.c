@@ -45,6 +45,29 @@ static void test_container_made_before_a_restart_is_asked_for_again_and_started(
 	assert_int_equal(world_count(world, "launch:t1"), 1);
 }
 
+/* The store has neither RUNNING nor the exit: what the supervisor says counts. */
+static void test_start_that_ended_while_the_agent_was_away_is_stopped_not_denied(void **state)
+{
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
+
+	world->start_answer_is_lost = true;
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), NULL));
+	world_wait_word(world, "start:app", 1);
+	world_payload(world, "m-2", 2,
+	              "{\"arn\":\"" WORLD_ARN "t1\",\"desiredStatus\":\"STOPPED\"}");
+	world_settle(world);
+	assert_int_equal(world_count(world, "stop:app"), 0);
+	world_stop_engine(world);
+	world_start_engine(world);
+	world_wait_word(world, "end:t1", 1);
+	assert_int_equal(world_count(world, "stop:app"), 1);
+	assert_true(world_is_before(world, "stop:app", "end:t1"));
+	events = world_events(world);
+	assert_string_equal(json_text(last_event(events), "status"), "STOPPED");
+	assert_int_equal(exit_code(container_of(last_event(events), "app")), 143);
+}
+
 static void test_running_task_survives_a_restart_untouched(void **state)
 {
 	struct world *world = *state;
@@ -260,6 +283,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_restarted_agent_takes_up_what_runs_and_starts_nothing_twice),
 		TEST(test_container_made_before_a_restart_is_asked_for_again_and_started),
+		TEST(test_start_that_ended_while_the_agent_was_away_is_stopped_not_denied),
 		TEST(test_running_task_survives_a_restart_untouched),
 		TEST(test_dead_supervisor_is_reaped_and_its_containers_have_vanished),
 		TEST(test_exit_that_a_dead_supervisor_wrote_is_reported),
