@@ -47,20 +47,16 @@ static bool array_has(struct json_object *array, const char *text)
 
 static void on_put(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
-	struct engine *engine = userdata;
-	struct role_credential *credential;
-	struct engine_task *et;
+	struct role_sending *sending = userdata;
+	struct engine *engine = sending->userdata;
+	const struct role_credential *credential = role_sending_end(sending, r == 0);
+	struct engine_task *et = credential ? engine_find_id(engine, credential->task_id) : NULL;
 
 	(void)msg;
-	if (r < 0) {
-		if (r != -EPIPE)
-			log_err(&engine->log, 0, "ecs-metadata does not take credentials: %s",
-			        err->text);
-		return;
-	}
-	credential = role_credentials_answered(engine->credentials);
-	et = credential ? engine_find_id(engine, credential->task_id) : NULL;
-	if (et)
+	if (r < 0 && r != -EPIPE)
+		log_err(et ? &et->log : &engine->log, 0,
+		        "ecs-metadata does not take credentials: %s", err->text);
+	else if (r == 0 && et)
 		engine_changed(et);
 }
 
@@ -71,6 +67,23 @@ static bool are_for_mounts(struct engine *engine, const struct role_credential *
 
 	return et && strcmp(credential->role_type, "TaskApplication") == 0 &&
 	       mounts_need_task_role(et);
+}
+
+static int send_credential(struct engine *engine, struct role_credential *credential,
+                           struct json_object *body)
+{
+	struct role_sending *sending;
+	int r;
+
+	sending = role_credentials_send(engine->credentials, credential, engine);
+	if (!sending) {
+		json_object_put(body);
+		return -ENOMEM;
+	}
+	r = metadata_request(engine->metadata, body, NULL, 0, on_put, sending);
+	if (r < 0)
+		(void)role_sending_end(sending, false);
+	return r;
 }
 
 void metadata_put_credentials(struct engine *engine, struct role_credential *credential)
@@ -91,11 +104,11 @@ void metadata_put_credentials(struct engine *engine, struct role_credential *cre
 	if (are_for_mounts(engine, credential))
 		r = json_add_bool(body, "forMounts", true);
 	if (r == 0)
-		r = metadata_request(engine->metadata, body, NULL, 0, on_put, engine);
+		r = send_credential(engine, credential, body);
 	else
 		json_object_put(body);
-	if (r == 0)
-		role_credentials_sent(engine->credentials, credential);
+	if (r < 0 && r != -EPIPE)
+		log_err(&engine->log, r, "pass credentials of a task on to ecs-metadata");
 	json_wipe(body);
 	(void)json_to_text(body, NULL);
 	json_object_put(body);

@@ -11,6 +11,7 @@
 
 struct role_credentials {
 	struct role_credential *first;
+	struct role_sending *sending;
 	uint64_t last_sent;
 };
 
@@ -42,6 +43,12 @@ struct role_credentials *role_credentials_free(struct role_credentials *set)
 
 		set->first = credential->next;
 		credential_free(credential);
+	}
+	while (set->sending) {
+		struct role_sending *sending = set->sending;
+
+		set->sending = sending->next;
+		free(sending);
 	}
 	free(set);
 	return NULL;
@@ -153,22 +160,40 @@ void role_credentials_remove(struct role_credentials *set, const char *task_id, 
 	}
 }
 
-void role_credentials_sent(struct role_credentials *set, struct role_credential *credential)
+struct role_sending *role_credentials_send(struct role_credentials *set,
+                                           struct role_credential *credential, void *userdata)
 {
-	credential->sent = ++set->last_sent;
+	struct role_sending *sending = calloc(1, sizeof(*sending));
+
+	if (!sending)
+		return NULL;
+	*sending = (struct role_sending){
+		.next = set->sending,
+		.set = set,
+		.sent = ++set->last_sent,
+		.userdata = userdata,
+	};
+	set->sending = sending;
+	credential->sent = sending->sent;
 	credential->is_put = false;
+	return sending;
 }
 
-struct role_credential *role_credentials_answered(struct role_credentials *set)
+struct role_credential *role_sending_end(struct role_sending *sending, bool is_put)
 {
-	struct role_credential *oldest = NULL;
+	struct role_credentials *set = sending->set;
+	struct role_credential *credential = set->first;
+	struct role_sending **p = &set->sending;
 
-	for (struct role_credential *c = set->first; c; c = c->next)
-		if (c->sent > 0 && !c->is_put && (!oldest || c->sent < oldest->sent))
-			oldest = c;
-	if (oldest)
-		oldest->is_put = true;
-	return oldest;
+	while (credential && credential->sent != sending->sent)
+		credential = credential->next;
+	if (credential)
+		credential->is_put = is_put;
+	while (*p != sending)
+		p = &(*p)->next;
+	*p = sending->next;
+	free(sending);
+	return credential;
 }
 
 void role_credentials_reset(struct role_credentials *set)

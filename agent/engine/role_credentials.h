@@ -20,8 +20,16 @@ struct role_credential {
 	const char *role_type;       /* "TaskApplication" or "TaskExecution" */
 	bool has_ended;              /* the task; kept for its logs */
 	bool is_put;                 /* ecs-metadata has acknowledged it on this connection */
-	uint64_t sent;               /* order in which they were sent there; 0: not yet */
+	uint64_t sent;               /* number under which it was sent there; 0: not yet */
 	struct json_object *message; /* put-credentials without "seq"; owned, wiped */
+};
+
+/* One on its way to ecs-metadata. Owned by the set until role_sending_end(). */
+struct role_sending {
+	struct role_sending *next;
+	struct role_credentials *set;
+	uint64_t sent;
+	void *userdata;
 };
 
 struct role_credentials *role_credentials_new(void);
@@ -43,9 +51,11 @@ struct role_credential *role_credentials_first(struct role_credentials *set);
 size_t role_credentials_count(const struct role_credentials *set);
 /* The task has ended. Forget those of its own role, or all. */
 void role_credentials_remove(struct role_credentials *set, const char *task_id, bool all);
-/* Sent just now; and: the one sent first that has no answer yet has got it, and is returned; NULL
- * if it was removed meanwhile. */
-void role_credentials_sent(struct role_credentials *set, struct role_credential *credential);
-struct role_credential *role_credentials_answered(struct role_credentials *set);
+/* It is being sent; NULL: out of memory. */
+struct role_sending *role_credentials_send(struct role_credentials *set,
+                                           struct role_credential *credential, void *userdata);
+/* That has come to an end, is_put: ecs-metadata has it. Frees sending. Returns what was sent; NULL
+ * if it was removed, replaced or sent once more meanwhile. */
+struct role_credential *role_sending_end(struct role_sending *sending, bool is_put);
 /* A new connection to ecs-metadata: nothing was put on it yet. */
 void role_credentials_reset(struct role_credentials *set);

@@ -44,6 +44,7 @@ struct world {
 	bool attach_is_lost;       /* ecs-network ends instead of an answer */
 	bool rules_are_flushed;    /* the next "attach" makes them anew */
 	bool hold_host;            /* no answer to "host" until world_release_host() */
+	const char *refused_role;  /* id of the credentials that ecs-metadata does not take */
 	bool hold_pulls;           /* no answer to pulls until world_release_pulls() */
 };
 

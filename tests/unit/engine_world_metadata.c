@@ -1,6 +1,7 @@
 /* Plays ecs-metadata (iam-creds/protocol.h), which remembers what it serves. */
 #include "tests/unit/engine_world_internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,6 +30,13 @@ static void remember_served(struct world_private *p, struct json_object *request
 	json_append(names, json_object_new_string(json_text(request, "container")));
 }
 
+static bool is_refused(const struct world *world, struct json_object *request)
+{
+	const char *credentials = json_text(request, "credentialsId");
+
+	return credentials && world->refused_role && strcmp(credentials, world->refused_role) == 0;
+}
+
 void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg, const char *type)
 {
 	struct world_private *p = peer->world->private;
@@ -53,7 +61,10 @@ void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg, const 
 			remember_served(p, msg->body);
 		if (strcmp(type, "serve-host") == 0)
 			p->metadata_host = true;
-		peer_ok(peer, msg->body, "ok");
+		if (is_refused(peer->world, msg->body))
+			peer_refuse(peer, msg->body, -EINVAL, NULL, "refused");
+		else
+			peer_ok(peer, msg->body, "ok");
 		return;
 	}
 	body = ipc_message_new("hello", msg->body);

@@ -165,6 +165,19 @@ static const char *const both_roles =
 	"\"x-1\",\"roleArn\":\"arn:x\",\"accessKeyId\":\"AKIA\",\"secretAccessKey\":\"s\","
 	"\"sessionToken\":\"t\",\"expiration\":\"2036-01-01T00:00:00Z\"}";
 
+static void test_refused_credentials_hold_up_none_that_were_taken(void **state)
+{
+	static const char ecr[] = ",\"registryAuthentication\":{\"type\":\"ecr\",\"ecrAuthData\":{"
+				  "\"region\":\"us-west-2\",\"registryId\":\"111122223333\","
+				  "\"useExecutionRole\":true}}";
+	struct world *world = *state;
+
+	world->refused_role = "c-1";
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", ecr), both_roles));
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_true(world_is_before(world, "put-credentials:c-1", "put-credentials:x-1"));
+}
+
 /* more: of the container. */
 static void run_and_end_with_roles(struct world *world, const char *more)
 {
@@ -289,6 +302,7 @@ int main(void)
 		TEST(test_restarted_metadata_gets_everything_again),
 		TEST(test_metadata_that_kept_its_sockets_gets_none_again),
 		TEST(test_metadata_that_lost_a_socket_of_a_task_gets_it_again),
+		TEST(test_refused_credentials_hold_up_none_that_were_taken),
 		TEST(test_ended_task_keeps_its_execution_role_for_its_logs_alone),
 		TEST(test_ended_task_whose_logs_do_not_need_its_roles_keeps_none),
 		TEST(test_ended_task_is_remembered_without_its_documents),
