@@ -52,7 +52,7 @@ int engine_containers_init(struct engine_task *et)
 	return 0;
 }
 
-static void release_descriptors(struct engine_container *ec)
+void container_release_descriptors(struct engine_container *ec)
 {
 	ec->netns_fd = fd_close(ec->netns_fd);
 	ec->endpoint_fd = fd_close(ec->endpoint_fd);
@@ -77,7 +77,7 @@ void engine_containers_done(struct engine_task *et)
 			network_forget(engine->network, ec);
 		if (engine->metadata)
 			metadata_forget(engine->metadata, ec);
-		release_descriptors(ec);
+		container_release_descriptors(ec);
 		free(ec->image);
 	}
 	free(et->containers);
@@ -164,7 +164,7 @@ void container_stopped(struct engine_container *ec, const int *exit_code,
 
 	ec->pull = pull_free(ec->pull);
 	ec->stop_retry = sd_event_source_disable_unref(ec->stop_retry);
-	release_descriptors(ec);
+	container_release_descriptors(ec);
 	ec->may_run = ec->restart_due = false;
 	(void)managed_agent_end(&c->managed_agent); /* of memory: ECS infers it */
 	if (exit_code)

@@ -323,3 +323,31 @@ void container_discard(struct engine_container *ec)
 	}
 	(void)peer_request(supervisor_peer(ec), body, NULL, 0, STATE_TIMEOUT_USEC, NULL, NULL);
 }
+
+/* Forget. */
+
+void container_forget_step(struct engine_container *ec)
+{
+	struct engine *engine = ec->et->engine;
+
+	switch (ec->op) {
+	case OP_PULL:
+		return; /* as good for the next one */
+	case OP_ATTACH:
+		network_forget(engine->network, ec);
+		host_network_lost_answer(engine);
+		break;
+	case OP_SAVE:
+		state_forget(engine->o.state, ec);
+		break;
+	case OP_SERVE:
+		metadata_forget(engine->metadata, ec);
+		break;
+	case OP_NONE:
+	case OP_CREATE:
+	case OP_START:
+	case OP_STOP:
+		break; /* gone with the connection */
+	}
+	ec->op = OP_NONE;
+}

@@ -242,6 +242,8 @@ void container_exited(struct engine_container *ec, struct json_object *exit);
 void container_health(struct engine_container *ec, struct json_object *event);
 /* A "managed-agent" event, or that part of the state. */
 void container_managed_agent(struct engine_container *ec, struct json_object *event);
+/* Namespace, endpoint and host ports, as far as they are here. */
+void container_release_descriptors(struct engine_container *ec);
 
 /* container_restart.c */
 /* Of "started" and "state" of the supervisor. */
@@ -270,6 +272,9 @@ void container_start(struct engine_container *ec);
 void container_stop(struct engine_container *ec);
 /* Made, and wanted no more before it ran: the supervisor may forget it. */
 void container_discard(struct engine_container *ec);
+/* Its supervisor is gone. The step under way, but for a pull, has no outcome any more: what comes
+ * of it would be of a namespace that is gone too. */
+void container_forget_step(struct engine_container *ec);
 /* The answer says that the connection ended, not that the request failed. */
 bool answer_is_lost(const struct peer *peer, int r);
 /* The request of a step could not even be sent: it has failed, unless its connection is ending. */

@@ -282,6 +282,7 @@ static void vanish(struct engine_container *ec)
 	}
 	/* Never started: it can be made again. */
 	ec->made = ec->attached = ec->served = false;
+	container_release_descriptors(ec);
 }
 
 static bool merge_state(struct engine_task *et, struct json_object *containers)
@@ -483,7 +484,7 @@ static void reaped(struct engine_task *et)
 {
 	et->supervisor.peer = peer_free(et->supervisor.peer);
 	for (size_t i = 0; i < et->task->n_containers; i++) {
-		et->containers[i].op = et->containers[i].op == OP_PULL ? OP_PULL : OP_NONE;
+		container_forget_step(&et->containers[i]);
 		vanish(&et->containers[i]);
 	}
 	mounts_lost(et);

@@ -44,6 +44,8 @@ struct world {
 	bool attach_is_lost;       /* ecs-network ends instead of an answer */
 	bool rules_are_flushed;    /* the next "attach" makes them anew */
 	bool hold_host;            /* no answer to "host" until world_release_host() */
+	bool hold_attach;          /* no answer to "attach" until world_release_attach() */
+	bool hold_serve;           /* no answer to "serve" until world_release_serve() */
 	const char *refused_role;  /* id of the credentials that ecs-metadata does not take */
 	bool hold_pulls;           /* no answer to pulls until world_release_pulls() */
 };
@@ -86,6 +88,8 @@ void world_save_exit(struct world *world, const char *id, const char *container,
 void world_restart_host(struct world *world, const char *boot_id);
 void world_release_pulls(struct world *world);
 void world_release_host(struct world *world);
+void world_release_attach(struct world *world);
+void world_release_serve(struct world *world);
 /* ecs-metadata loses its memory and its connections. */
 void world_restart_metadata(struct world *world);
 /* It keeps its memory and loses its connections, as after a restart under systemd. */

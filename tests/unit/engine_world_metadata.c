@@ -61,6 +61,10 @@ void on_metadata_message(struct fake_peer *peer, struct ipc_message *msg, const 
 			remember_served(p, msg->body);
 		if (strcmp(type, "serve-host") == 0)
 			p->metadata_host = true;
+		if (strcmp(type, "serve") == 0 && peer->world->hold_serve) {
+			peer->held = json_object_get(msg->body);
+			return;
+		}
 		if (is_refused(peer->world, msg->body))
 			peer_refuse(peer, msg->body, -EINVAL, NULL, "refused");
 		else
@@ -104,4 +108,17 @@ void world_lose_served(struct world *world, const char *task_id)
 	struct world_private *p = world->private;
 
 	json_object_object_del(p->metadata_served, task_id);
+}
+
+void world_release_serve(struct world *world)
+{
+	struct world_private *p = world->private;
+
+	world->hold_serve = false;
+	for (size_t i = 0; i < p->n_peers; i++)
+		if (p->peers[i]->role == ROLE_METADATA && p->peers[i]->held) {
+			peer_ok(p->peers[i], p->peers[i]->held, "ok");
+			json_object_put(p->peers[i]->held);
+			p->peers[i]->held = NULL;
+		}
 }

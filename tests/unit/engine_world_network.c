@@ -72,6 +72,9 @@ void on_network_message(struct fake_peer *peer, struct ipc_message *msg, const c
 		peer->held = json_object_get(msg->body);
 	} else if (strcmp(type, "host") == 0) {
 		on_host(peer, msg->body);
+	} else if (strcmp(type, "attach") == 0 && peer->world->hold_attach) {
+		world_note(peer->world, "attach-held");
+		peer->held = json_object_get(msg->body);
 	} else if (strcmp(type, "attach") == 0) {
 		on_attach(peer, msg->body, msg->n_fds);
 	} else if (strcmp(type, "publish") == 0) {
@@ -91,18 +94,33 @@ void on_network_message(struct fake_peer *peer, struct ipc_message *msg, const c
 	}
 }
 
-void world_release_host(struct world *world)
+/* It is asked one thing at a time. */
+static void release(struct world *world)
 {
 	struct world_private *p = world->private;
 
-	world->hold_host = false;
 	for (size_t i = 0; i < p->n_peers; i++) {
 		struct json_object *held = p->peers[i]->held;
 
 		if (!held || p->peers[i]->role != ROLE_NETWORK)
 			continue;
 		p->peers[i]->held = NULL;
-		on_host(p->peers[i], held);
+		if (strcmp(json_text(held, "type"), "host") == 0)
+			on_host(p->peers[i], held);
+		else
+			on_attach(p->peers[i], held, 1);
 		json_object_put(held);
 	}
+}
+
+void world_release_host(struct world *world)
+{
+	world->hold_host = false;
+	release(world);
+}
+
+void world_release_attach(struct world *world)
+{
+	world->hold_attach = false;
+	release(world);
 }

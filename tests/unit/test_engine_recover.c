@@ -104,6 +104,43 @@ static void test_dead_supervisor_is_reaped_and_its_containers_have_vanished(void
 	assert_int_equal(world_count(world, "launch:t1"), 1);
 }
 
+#define PORT ",\"portMappings\":[{\"containerPort\":80,\"hostPort\":0}]"
+
+/* The next supervisor is there; what the first one's container was to get has come since. */
+static void lose_supervisor(struct world *world, void (*release)(struct world *world))
+{
+	world_kill_supervisor(world, "t1");
+	world_wait_word(world, "launch:t1", 2);
+	release(world);
+	world_wait_known(world, "t1", TASK_STATUS_RUNNING);
+	assert_int_equal(world_count(world, "create:app"), 2);
+	assert_int_equal(world_count(world, "attach:172.29.0.2"), 2);
+	assert_int_equal(world_count(world, "start:app"), 1);
+	assert_int_equal(world_count(world, "port-socket:app"), 1);
+}
+
+static void test_link_of_a_dead_supervisor_is_not_that_of_the_next(void **state)
+{
+	struct world *world = *state;
+
+	world->hold_attach = true;
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", PORT), NULL));
+	world_wait_word(world, "attach-held", 1);
+	lose_supervisor(world, world_release_attach);
+	assert_int_equal(world_count(world, "serve:app"), 1);
+}
+
+static void test_endpoint_of_a_dead_supervisor_is_not_that_of_the_next(void **state)
+{
+	struct world *world = *state;
+
+	world->hold_serve = true;
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", PORT), NULL));
+	world_wait_word(world, "serve:app", 1);
+	lose_supervisor(world, world_release_serve);
+	assert_int_equal(world_count(world, "serve:app"), 2);
+}
+
 static void test_exit_that_a_dead_supervisor_wrote_is_reported(void **state)
 {
 	struct world *world = *state;
@@ -286,6 +323,8 @@ int main(void)
 		TEST(test_start_that_ended_while_the_agent_was_away_is_stopped_not_denied),
 		TEST(test_running_task_survives_a_restart_untouched),
 		TEST(test_dead_supervisor_is_reaped_and_its_containers_have_vanished),
+		TEST(test_link_of_a_dead_supervisor_is_not_that_of_the_next),
+		TEST(test_endpoint_of_a_dead_supervisor_is_not_that_of_the_next),
 		TEST(test_exit_that_a_dead_supervisor_wrote_is_reported),
 		TEST(test_broken_connection_to_a_living_supervisor_changes_nothing),
 		TEST(test_exits_of_an_orderly_shutdown_are_reported_after_it),
