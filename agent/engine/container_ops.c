@@ -102,6 +102,8 @@ void container_create(struct engine_container *ec)
 
 /* Serve: the endpoint must be answered before the container's first instruction. */
 
+#define SERVE_AGAIN_USEC SECOND_USEC
+
 static void on_served(int r, struct ipc_message *msg, const struct err *err, void *userdata)
 {
 	struct engine_container *ec = userdata;
@@ -110,9 +112,15 @@ static void on_served(int r, struct ipc_message *msg, const struct err *err, voi
 	ec->op = OP_NONE;
 	if (r == 0) {
 		ec->served = true;
+		ec->serving_since_usec = ec->serve_again_usec = 0;
 		ec->endpoint_fd = fd_close(ec->endpoint_fd);
+	} else if (metadata_has_refused(ec->et->engine->metadata)) {
+		if (ec->serve_again_usec == 0)
+			log_warning(&ec->log, 0, "ecs-metadata does not serve the endpoint: %s",
+			            err->text);
+		ec->serve_again_usec = now_usec() + SERVE_AGAIN_USEC;
 	} else {
-		/* Asked again when ecs-metadata is back; the time to start bounds that. */
+		/* Asked again at once, or when ecs-metadata is back. */
 		log_debug(&ec->log, "endpoint is not served yet: %s", err->text);
 	}
 	engine_changed(ec->et);

@@ -88,7 +88,9 @@ struct engine_container {
 	bool served;                 /* its endpoint is answered */
 	bool may_run;                /* a start without an answer */
 	bool may_be_attached;        /* an attach was asked for, perhaps by an earlier agent */
-	uint64_t waiting_since_usec; /* for network or metadata, monotonic; 0: not waiting */
+	uint64_t waiting_since_usec; /* for network or credentials, monotonic; 0: not waiting */
+	uint64_t serving_since_usec; /* its endpoint is to be served since then; 0: it is not */
+	uint64_t serve_again_usec;   /* refused: not before then, monotonic */
 
 	int netns_fd, endpoint_fd;
 	int *port_fds;

@@ -175,6 +175,11 @@ int metadata_request(struct metadata_client *client, struct json_object *body, c
 	                    fn ? fn : on_unasked_answer, userdata);
 }
 
+bool metadata_has_refused(const struct metadata_client *client)
+{
+	return client->peer && peer_error(client->peer);
+}
+
 void metadata_forget(struct metadata_client *client, void *userdata)
 {
 	if (client->peer)

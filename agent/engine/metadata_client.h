@@ -28,3 +28,5 @@ bool metadata_is_up(const struct metadata_client *client);
 int metadata_request(struct metadata_client *client, struct json_object *body, const int *fds,
                      size_t n_fds, peer_answer_fn fn, void *userdata);
 void metadata_forget(struct metadata_client *client, void *userdata);
+/* Inside fn only: did ecs-metadata answer with an error; else it hangs or has gone. */
+bool metadata_has_refused(const struct metadata_client *client);

@@ -282,6 +282,7 @@ static void vanish(struct engine_container *ec)
 	}
 	/* Never started: it can be made again. */
 	ec->made = ec->attached = ec->served = false;
+	ec->serving_since_usec = ec->serve_again_usec = 0;
 	container_release_descriptors(ec);
 }
 

@@ -72,11 +72,11 @@ static void spread_desired(struct engine_task *et)
 /* Ways up. */
 
 /* Has it waited for less than this, counted from the first call? */
-static bool may_wait(struct engine_container *ec, uint64_t limit_usec)
+static bool may_wait(uint64_t *since_usec, uint64_t limit_usec)
 {
-	if (ec->waiting_since_usec == 0)
-		ec->waiting_since_usec = now_usec();
-	return now_usec() - ec->waiting_since_usec < limit_usec;
+	if (*since_usec == 0)
+		*since_usec = now_usec();
+	return now_usec() - *since_usec < limit_usec;
 }
 
 static bool credentials_are_here(struct engine_container *ec)
@@ -89,7 +89,7 @@ static bool credentials_are_here(struct engine_container *ec)
 	credential = role_credentials_find(ec->et->engine->credentials, id);
 	if (credential ? credential->is_put : ec->et->execution_credentials_there)
 		return true;
-	return !may_wait(ec, CREDENTIALS_WAIT_USEC);
+	return !may_wait(&ec->waiting_since_usec, CREDENTIALS_WAIT_USEC);
 }
 
 /* What ecs-network is to make for all: the bridge, the endpoint of host mode. */
@@ -101,7 +101,7 @@ static bool host_is_ready(struct engine_container *ec, bool is_ready, const char
 	if (is_ready)
 		return true;
 	host_network_start(engine);
-	if (may_wait(ec, NETWORK_TIMEOUT_USEC))
+	if (may_wait(&ec->waiting_since_usec, NETWORK_TIMEOUT_USEC))
 		return false;
 	(void)err_text(&err, 0, "container resource provisioning: %s: %s", what,
 	               engine->host_error.text[0] ? engine->host_error.text : "no answer in time");
@@ -109,16 +109,17 @@ static bool host_is_ready(struct engine_container *ec, bool is_ready, const char
 	return false;
 }
 
-static bool metadata_is_ready(struct engine_container *ec)
+/* The time to start bounds it, whether ecs-metadata is not there, hangs or refuses. */
+static bool may_serve(struct engine_container *ec)
 {
 	const struct engine *engine = ec->et->engine;
 	uint64_t limit = engine->o.config->container_start_timeout_usec;
 
-	if (metadata_is_up(engine->metadata))
-		return true;
-	if (!may_wait(ec, limit))
+	if (!may_wait(&ec->serving_since_usec, limit)) {
 		container_fail_timeout(ec, "started", limit);
-	return false;
+		return false;
+	}
+	return metadata_is_up(engine->metadata) && now_usec() >= ec->serve_again_usec;
 }
 
 /* Dependencies hold a container back before its image, or only before it is created where images
@@ -153,7 +154,7 @@ static void advance_made(struct engine_container *ec)
 		ec->waiting_since_usec = 0;
 		container_attach(ec);
 	} else if (!ec->served) {
-		if (!metadata_is_ready(ec))
+		if (!may_serve(ec))
 			return;
 		if (mode == NETWORK_MODE_HOST &&
 		    !host_is_ready(ec, !engine->host_endpoint_due, "endpoint of the host"))
@@ -277,6 +278,14 @@ static int on_wake(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
+/* UINT64_MAX: for nothing. */
+static uint64_t waits_usec(const struct engine_container *ec, uint64_t now)
+{
+	if (ec->serve_again_usec > now)
+		return ec->serve_again_usec - now;
+	return ec->waiting_since_usec || ec->serving_since_usec ? WAITING_LOOK_USEC : UINT64_MAX;
+}
+
 /* When to look again though nothing happens: at the end of a startTimeout, and every few seconds
  * while something is waited for that has a limit. */
 static uint64_t next_look_usec(struct engine_task *et)
@@ -289,8 +298,8 @@ static uint64_t next_look_usec(struct engine_task *et)
 
 		if (ec->c->known >= TASK_STATUS_RUNNING || ec->op != OP_NONE)
 			continue;
-		if (ec->waiting_since_usec != 0 && wait > WAITING_LOOK_USEC)
-			wait = WAITING_LOOK_USEC;
+		if (waits_usec(ec, now) < wait)
+			wait = waits_usec(ec, now);
 		(void)dependencies_check(et->task, ec->c, now, &deadline, NULL);
 		if (deadline != UINT64_MAX && deadline - now < wait)
 			wait = deadline > now ? deadline - now : 0;

@@ -46,6 +46,7 @@ struct world {
 	bool hold_host;            /* no answer to "host" until world_release_host() */
 	bool hold_attach;          /* no answer to "attach" until world_release_attach() */
 	bool hold_serve;           /* no answer to "serve" until world_release_serve() */
+	unsigned int refuse_serve; /* so many to come */
 	const char *refused_role;  /* id of the credentials that ecs-metadata does not take */
 	bool hold_pulls;           /* no answer to pulls until world_release_pulls() */
 };

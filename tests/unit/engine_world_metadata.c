@@ -30,10 +30,14 @@ static void remember_served(struct world_private *p, struct json_object *request
 	json_append(names, json_object_new_string(json_text(request, "container")));
 }
 
-static bool is_refused(const struct world *world, struct json_object *request)
+static bool is_refused(struct world *world, struct json_object *request)
 {
 	const char *credentials = json_text(request, "credentialsId");
 
+	if (strcmp(json_text(request, "type"), "serve") == 0 && world->refuse_serve > 0) {
+		world->refuse_serve--;
+		return true;
+	}
 	return credentials && world->refused_role && strcmp(credentials, world->refused_role) == 0;
 }
 

@@ -1,5 +1,6 @@
 /* What ecs-metadata is given of roles and endpoints, and given again when it has lost it; no secret
  * is kept anywhere else. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -270,6 +271,34 @@ static void test_metadata_that_still_has_a_stopped_task_is_told_again(void **sta
 	assert_int_equal(world_count(world, "release-all"), 0);
 }
 
+static void test_endpoint_that_was_refused_is_asked_for_again(void **state)
+{
+	struct world *world = *state;
+
+	world->refuse_serve = 1;
+	world_run_one(world, "t1");
+	assert_int_equal(world_count(world, "serve:app"), 2);
+	assert_int_equal(world_count(world, "create:app"), 1);
+}
+
+static void test_endpoint_is_refused_no_longer_than_a_start_may_take(void **state)
+{
+	struct world *world = *state;
+	_cleanup_json_ struct json_object *events = NULL;
+
+	world->config.container_start_timeout_usec = 500 * 1000;
+	world->refuse_serve = UINT_MAX;
+	world_wait_word(world, "complete", 1);
+	world_payload(world, "m-1", 1, world_task("t1", world_container("app", NULL), NULL));
+	world_wait_known(world, "t1", TASK_STATUS_STOPPED);
+	assert_int_equal(world_count(world, "serve:app"), 1);
+	assert_int_equal(world_count(world, "start:app"), 0);
+	events = world_events(world);
+	assert_string_equal(json_text(container_of(last_event(events), "app"), "reason"),
+	                    "DockerTimeoutError: Could not transition to started; timed out after "
+	                    "waiting 500ms");
+}
+
 static void test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata(void **state)
 {
 	struct world *world = *state;
@@ -307,6 +336,8 @@ int main(void)
 		TEST(test_ended_task_whose_logs_do_not_need_its_roles_keeps_none),
 		TEST(test_ended_task_is_remembered_without_its_documents),
 		TEST(test_metadata_that_still_has_a_stopped_task_is_told_again),
+		TEST(test_endpoint_that_was_refused_is_asked_for_again),
+		TEST(test_endpoint_is_refused_no_longer_than_a_start_may_take),
 		TEST(test_host_endpoint_is_asked_for_though_the_bridge_is_slower_than_metadata),
 	};
 
