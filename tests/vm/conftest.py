@@ -96,6 +96,7 @@ def guest(shared, request):
 ON_SHARED_HOST = ("test_host", "test_units", "test_cgroups_v2", "test_nfs", "test_upgrade", "test_reboot")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items):
     """Modules are the groups that workers of xdist take, those of the shared host together. They come first, since
     they take longest."""
