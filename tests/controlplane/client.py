@@ -26,13 +26,16 @@ def wait_for(condition, timeout, what):
     """Poll condition() until it is true, and return what it returned."""
     deadline = time.monotonic() + timeout
     while True:
+        asked = time.monotonic()
         result = condition()
         if result:
             return result
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             description = what() if callable(what) else what
             raise Timeout(f"not within {timeout:g} s: {description}")
-        time.sleep(0.02)
+        # A question that costs much must not take the CPU from what is waited for.
+        time.sleep(max(0.02, 2 * (now - asked)))
 
 
 class StandIn:

@@ -41,7 +41,8 @@ MASK = """apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_a
     sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount
     dev-hugepages.mount kmod-static-nodes.service modprobe@configfs.service
     modprobe@dm_mod.service modprobe@drm.service modprobe@efi_pstore.service
-    modprobe@fuse.service modprobe@loop.service apparmor.service"""
+    modprobe@fuse.service modprobe@loop.service apparmor.service systemd-binfmt.service
+    proc-sys-fs-binfmt_misc.automount"""
 DISABLE = "docker-registry.service nfs-server.service nfs-client.target rpcbind.service rpcbind.socket"
 
 MODULES = "virtio_pci virtio_blk"  # ext4 is built in; udev loads the rest
@@ -54,6 +55,13 @@ FILES = {
     # What qemu's user-mode network hands out; fixed, since nothing has to wait for it then.
     "etc/systemd/network/guest.network": (
         "[Match]\nName=eth0\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\nLinkLocalAddressing=no\n"
+    ),
+    # A connection that is asked for too early is lost for seconds in qemu's network, see guest.py.
+    "etc/systemd/system/guest-ready.service": (
+        "[Unit]\nAfter=ssh.service\n[Service]\nType=oneshot\nStandardOutput=tty\nTTYPath=/dev/console\n"
+        "ExecStart=/bin/busybox sh -c '"
+        "until read up </sys/class/net/eth0/carrier && [ $$up = 1 ] && grep -q 10.0.2.15 /proc/net/fib_trie; "
+        "do usleep 50000; done; echo guest is ready'\n[Install]\nWantedBy=multi-user.target\n"
     ),
     "etc/systemd/journald.conf.d/guest.conf": "[Journal]\nStorage=persistent\nRateLimitBurst=0\n",
     "etc/modprobe.d/guest.conf": "blacklist kvm_amd\nblacklist kvm_intel\n",
@@ -189,7 +197,7 @@ def _configure(tree):
         passwd --quiet --delete root
         systemctl --quiet mask {" ".join(MASK.split())}
         systemctl --quiet disable {DISABLE}
-        systemctl --quiet enable systemd-networkd.service
+        systemctl --quiet enable systemd-networkd.service guest-ready.service
         systemd-machine-id-setup
         """,
     )

@@ -21,7 +21,7 @@ from harness.taskdef import container, task
 
 ROUNDS = int(os.environ.get("ECS_UPGRADE_ROUNDS", "1"))
 TASKS = 20
-ASK_EVERY_MS = 200  # of each task, so that there is one every 10 ms
+ASK_EVERY_MS = 400  # of each task, so that there is one every 20 ms
 WINDOW_USEC = 100_000
 NEWER = "9.9.9-1"
 TOP = pathlib.Path(__file__).resolve().parents[2]
