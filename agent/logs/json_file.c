@@ -216,7 +216,7 @@ int json_file_prune(int logs_fd, uint64_t max_tasks, uint64_t max_bytes,
 	int r, removed = 0;
 
 	r = list_ended(logs_fd, is_live, userdata, &list);
-	if (r < 0)
+	if (r < 0 || list.n == 0)
 		return r;
 	qsort(list.items, list.n, sizeof(*list.items), newest_first);
 	for (size_t i = 0; i < list.n; i++) {

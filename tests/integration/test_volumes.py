@@ -273,11 +273,13 @@ def test_volumes_from_a_data_container(node, busybox, data_image):
     arn = node.standin.run_task(task_definition(
         container(data_image, "true", name="data", essential=False, logs=None,
                   mountPoints=[{"sourceVolume": "scratch", "containerPath": "/scratch"}]),
+        container(data_image, ["no-such-program"], name="nothing-but-data", essential=False, logs=None),
         container(busybox, "cat /srv/site/index.html; echo x > /scratch/x && cat /scratch/x; "
                            "(echo x > /srv/site/x) 2>/dev/null || echo read-only; grep ' /cache ' /proc/mounts | cut -d' ' -f3; "
                            "wget -q -O - $ECS_CONTAINER_METADATA_URI_V4 | grep -o '\"Destination\":\"[^\"]*\"' | sort",
                   linuxParameters={"tmpfs": [{"containerPath": "/cache", "size": 1}]},
-                  volumesFrom=[{"sourceContainer": "data", "readOnly": True}],
+                  volumesFrom=[{"sourceContainer": "data", "readOnly": True},
+                               {"sourceContainer": "nothing-but-data", "readOnly": True}],
                   mountPoints=[{"sourceVolume": "scratch", "containerPath": "/scratch"}]),
         volumes=[{"name": "scratch", "host": {}}],
     ))

@@ -163,6 +163,7 @@ static void test_the_oldest_files_go_first_and_live_ones_never(void **state)
 	struct spool_fixture *f = *state;
 
 	make_files(f, "live", 200, 1);
+	assert_int_equal(json_file_prune(f->dir_fd, 0, 0, is_named_live, NULL), 0);
 	make_files(f, "b", 100, 1000);
 	make_files(f, "a", 100, 2000);
 	make_files(f, "c", 100, 3000);
