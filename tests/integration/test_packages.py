@@ -107,7 +107,9 @@ def scripts(deb, scratch):
 @pytest.fixture(scope="module")
 def rpm(scratch):
     before = tree_of_top()
-    run(PACKAGING / "build-rpm", "--no-check", "--output", scratch / "rpm")
+    # What is looked at is not what the compiler made of it, which takes a minute.
+    (scratch / ".rpmmacros").write_text("%optflags -O0\n")
+    run(PACKAGING / "build-rpm", "--no-check", "--output", scratch / "rpm", env=os.environ | {"HOME": str(scratch)})
     assert tree_of_top() == before
     # The only one, so that the command of the README installs this and nothing else.
     (path,) = (scratch / "rpm").glob("ecs-agent-*.rpm")

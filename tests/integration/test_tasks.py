@@ -314,7 +314,8 @@ def test_a_terminal_and_an_open_input_as_the_definition_has_them(node, busybox):
         # The end of this one stops the others, so it is the last to start.
         container(busybox, "tty; echo $TERM; echo err >&2", name="terminal", pseudoTerminal=True,
                   dependsOn=[{"containerName": "closed", "condition": "COMPLETE"}]),
-        container(busybox, "test -t 0 || echo none; read x; echo ended", name="input", interactive=True, essential=False),
+        container(busybox, "test -t 0 || echo none; read x; echo ended", name="input", interactive=True, essential=False,
+                  stopTimeout=2),
         container(busybox, "read x; echo at once", name="closed", essential=False,
                   dependsOn=[{"containerName": "input", "condition": "START"}]),
     )
