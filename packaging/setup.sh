@@ -96,13 +96,15 @@ ecs_remove_users() {
 	ECS_USERS_MADE=
 }
 
-# ecs_source TOP COPY: a copy of the sources with ./configure made, so that nothing of root's is left
-# in a user's clone.
+# ecs_source TOP COPY [VERSION]: a copy of the sources with ./configure made, so that nothing of root's
+# is left in a user's clone. The version is what the programs built from it report.
 ecs_source() {
-	local top=$1 copy=$2
+	local top=$1 copy=$2 version=${3:-}
 	ECS_VERSION_HASH=$(git -c safe.directory="$top" -C "$top" rev-parse --short=8 HEAD 2>/dev/null)
 	[ -z "$ECS_VERSION_HASH" ] || export ECS_VERSION_HASH
 	mkdir -p "$copy" && tar -C "$top" --exclude=./.git -c . | tar -C "$copy" -x --no-same-owner &&
+		{ [ -z "$version" ] ||
+			sed -i "s/^AC_INIT(.*/AC_INIT([ecs-agent], [$version])/" "$copy/configure.ac"; } &&
 		(cd "$copy" && ./.autogen.sh) >"$copy.autogen.log" 2>&1 || {
 		tail -40 "$copy.autogen.log" >&2
 		return 1
@@ -130,14 +132,12 @@ ecs_version() {
 	sed -n 's/^AC_INIT(\[ecs-agent\], \[\(.*\)\])$/\1/p' "$1/configure.ac" | grep .
 }
 
-# ecs_tarball SOURCE VERSION DIR: the tarball that "make dist" makes of a copy by ecs_source, as
-# DIR/ecs-agent-VERSION.tar.gz. The version is also what the programs built from it report.
+# ecs_tarball SOURCE DIR: the tarball that "make dist" makes of a copy by ecs_source, as
+# DIR/ecs-agent-VERSION.tar.gz.
 ecs_tarball() {
-	local source=$1 version=$2 dir=$3
+	local source=$1 dir=$2
 	mkdir -p "$dir" &&
-		sed -i "s/^AC_INIT(.*/AC_INIT([ecs-agent], [$version])/" "$source/configure.ac" &&
-		(cd "$source" && ./.autogen.sh && cd "$dir" && "$source/configure" --quiet &&
-			make -s dist) >"$dir.log" 2>&1 || {
+		(cd "$dir" && "$source/configure" --quiet && make -s dist) >"$dir.log" 2>&1 || {
 		tail -40 "$dir.log" >&2
 		return 1
 	}
