@@ -35,7 +35,7 @@ def wait_for(condition, timeout, what):
             description = what() if callable(what) else what
             raise Timeout(f"not within {timeout:g} s: {description}")
         # A question that costs much must not take the CPU from what is waited for.
-        time.sleep(max(0.02, 2 * (now - asked)))
+        time.sleep(min(max(0.02, 2 * (now - asked)), 1))
 
 
 class StandIn:
